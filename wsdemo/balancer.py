@@ -1,0 +1,271 @@
+"""The load balancer: routing policies, which are functions, and a TCP proxy that asks one of them.
+
+The proxy reads the head of the HTTP request that opens a WebSocket, as far as it needs to know who
+is calling (`?player=P1`, as HAProxy's `balance url_param player` does), and from then on copies
+bytes in both directions.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import itertools
+from collections.abc import AsyncIterator, Callable, Sequence
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import parse_qs, urlsplit
+
+from wsdemo.trace import Kind, Trace
+
+__all__ = ["POLICIES", "Balancer", "Policy", "Target", "least_connections", "round_robin", "sticky"]
+
+MAX_HEAD = 8192  # bytes in the head of a request
+SECONDS_FOR_HEAD = 10.0
+SECONDS_OUT = 1.0  # how long a server that did not answer stays out of the rotation
+CHUNK = 65536  # bytes
+
+
+@dataclass
+class Target:
+    """A server, as the balancer sees it. `out_until` is a time of the event loop's clock."""
+
+    name: str
+    host: str
+    port: int
+    connections: int = 0
+    out_until: float = 0.0
+
+
+Policy = Callable[[Sequence[Target], str], Target]
+"""Chooses among the servers that are in rotation (at least one), for the client with this key."""
+
+
+def round_robin() -> Policy:
+    """Each in turn."""
+    turns = itertools.count()
+    return lambda targets, key: targets[next(turns) % len(targets)]
+
+
+def least_connections() -> Policy:
+    """The one with the fewest open connections; the first of several."""
+    return lambda targets, key: min(targets, key=lambda target: target.connections)
+
+
+def sticky() -> Policy:
+    """The same client to the same server, for as long as that one is in rotation.
+
+    Rendezvous hashing: https://en.wikipedia.org/wiki/Rendezvous_hashing
+    """
+
+    def weight(target: Target, key: str) -> bytes:
+        return hashlib.sha256(f"{target.name}\0{key}".encode()).digest()
+
+    return lambda targets, key: max(targets, key=lambda target: weight(target, key))
+
+
+POLICIES: dict[str, Callable[[], Policy]] = {
+    "round-robin": round_robin,
+    "least-connections": least_connections,
+    "sticky": sticky,
+}
+
+
+class Balancer:
+    """A TCP proxy in front of the servers that are added to it."""
+
+    def __init__(
+        self,
+        policy: Policy,
+        *,
+        name: str = "balancer",
+        host: str = "127.0.0.1",
+        port: int = 0,
+        trace: Trace | None = None,
+    ) -> None:
+        self.name = name
+        self._policy = policy
+        self._host = host
+        self._port = port
+        self._trace = trace
+        self._targets: dict[str, Target] = {}
+        self._next: dict[str, str] = {}  # player -> the server its next connection goes to
+        self._calls: dict[asyncio.Task[None], str] = {}  # -> the player who is calling
+        self._changed = asyncio.Condition()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where players connect."""
+        return f"ws://{self._host}:{self._port}"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, once started."""
+        return self._port
+
+    @property
+    def targets(self) -> dict[str, Target]:
+        """The servers behind it, by name, in or out of the rotation."""
+        return dict(self._targets)
+
+    def add(self, name: str, host: str, port: int) -> None:
+        """Put a server into the rotation."""
+        self._targets[name] = Target(name, host, port)
+
+    def remove(self, name: str) -> None:
+        """Take a server out for good. Its connections stay."""
+        self._targets.pop(name, None)
+
+    def send_next(self, player: str, server: str) -> None:
+        """The next connection of this player goes to this server, whatever the policy says."""
+        self._next[player] = server
+
+    def calls(self, player: str) -> int:
+        """How many connections of this player are open."""
+        return sum(caller == player for caller in self._calls.values())
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is true of the connections."""
+        async with self._changed:
+            await self._changed.wait_for(condition)
+
+    async def start(self) -> None:
+        """Listen. Raises `OSError` if the port is taken."""
+        self._server = await asyncio.start_server(
+            self._accept, self._host, self._port, limit=MAX_HEAD
+        )
+        self._port = self._server.sockets[0].getsockname()[1]
+
+    async def stop(self) -> None:
+        """Stop listening and cut what is still connected."""
+        if self._server:
+            self._server.close()
+        for call in tuple(self._calls):
+            call.cancel()
+        await asyncio.gather(*self._calls, return_exceptions=True)
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        call = asyncio.current_task()
+        assert call is not None
+        self._calls[call] = ""
+        try:
+            async with asyncio.timeout(SECONDS_FOR_HEAD):
+                head = await reader.readuntil(b"\r\n\r\n")
+            player = self._calls[call] = _caller(head)
+            address: str = writer.get_extra_info("peername")[0]
+            await self._carry(head, reader, writer, player, key=player or address)
+        except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
+            writer.transport.abort()  # whoever is at the other end is no client, or has gone
+        finally:
+            writer.close()
+            del self._calls[call]
+            async with self._changed:
+                self._changed.notify_all()
+
+    async def _carry(
+        self,
+        head: bytes,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        player: str,
+        key: str,
+    ) -> None:
+        """Connect to a server and copy both ways until either side ends."""
+        async for target in self._choices(player, key):
+            try:
+                async with asyncio.timeout(SECONDS_OUT):
+                    upstream = await asyncio.open_connection(target.host, target.port)
+            except (OSError, TimeoutError) as error:
+                self._take_out(target, error)
+                continue
+            self._record("route", target.name, player=player)
+            target.connections += 1
+            try:
+                upstream[1].write(head)
+                await _copy_both_ways((reader, writer), upstream)
+            finally:
+                target.connections -= 1
+            return
+        writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
+        await writer.drain()
+
+    async def _choices(self, player: str, key: str) -> AsyncIterator[Target]:
+        """The server that was asked for, then what the policy chooses, each at most once."""
+        tried: set[str] = set()
+        asked_for = self._targets.get(self._next.pop(player, ""))
+        if asked_for:
+            tried.add(asked_for.name)
+            yield asked_for
+        while True:
+            now = asyncio.get_running_loop().time()
+            targets = [
+                target
+                for target in self._targets.values()
+                if target.name not in tried and target.out_until <= now
+            ]
+            if not targets:
+                return
+            target = self._policy(targets, key)
+            tried.add(target.name)
+            yield target
+
+    def _take_out(self, target: Target, error: Exception) -> None:
+        target.out_until = asyncio.get_running_loop().time() + SECONDS_OUT
+        self._record("fault", target.name, reason=str(error) or "no answer")
+
+    def _record(self, kind: Kind, peer: str, **data: Any) -> None:
+        if self._trace is not None:
+            self._trace.append(kind, self.name, peer, **data)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+_Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
+
+
+def _caller(head: bytes) -> str:
+    """The `player` of a request's query, empty where it names none."""
+    request_line = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    query = urlsplit(request_line[1]).query if len(request_line) == 3 else ""
+    return parse_qs(query).get("player", [""])[0]
+
+
+async def _copy_both_ways(client: _Stream, server: _Stream) -> None:
+    copies = [
+        asyncio.create_task(_copy(client[0], server[1])),
+        asyncio.create_task(_copy(server[0], client[1])),
+    ]
+    try:
+        done, rest = await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
+        if not any(copy.exception() for copy in done):
+            await asyncio.wait(rest, timeout=SECONDS_OUT)  # for the other side's goodbye
+    finally:
+        clean = all(
+            copy.done() and not copy.cancelled() and not copy.exception() for copy in copies
+        )
+        for copy in copies:
+            copy.cancel()
+        for _, writer in (client, server):
+            if clean:
+                writer.close()
+            else:
+                writer.transport.abort()  # a cut connection is passed on as one
+
+
+async def _copy(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    while data := await reader.read(CHUNK):
+        writer.write(data)
+        await writer.drain()
+    if writer.can_write_eof():
+        writer.write_eof()

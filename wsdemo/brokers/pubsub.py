@@ -1,0 +1,189 @@
+"""Redis Pub/Sub: an event reaches whoever is subscribed at that moment, at most once.
+
+PUBLISH hands the event to each subscriber's connection and forgets it; the number it returns says
+how many connections that were, not who heard. https://redis.io/docs/latest/develop/pubsub/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+from collections.abc import Awaitable
+from contextlib import suppress
+from typing import Any, ClassVar, TypeVar
+
+from redis.asyncio import Redis
+from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
+
+from wsdemo.brokers.base import Broker, BrokerDown, Relay
+from wsdemo.trace import Kind, Trace
+
+__all__ = ["PubSubBroker"]
+
+ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
+FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
+LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
+
+_T = TypeVar("_T")
+
+
+class RedisGone(BrokerDown):
+    """There is no Redis at the other end any more."""
+
+
+class PubSubBroker(Broker):
+    """Publishes on one channel for each game, and listens on those its server has players in.
+
+    `redis` must neither retry nor reconnect by itself, as the clients of `redis_backend` do not: a
+    retried PUBLISH may be a second one, and a subscription made anew is something to know about.
+    `server` names the server in the trace. `prefix` keeps clusters apart that share one Redis.
+    """
+
+    name: ClassVar[str] = "pubsub"
+    hub: ClassVar[str] = "redis"
+
+    def __init__(
+        self, redis: Redis, *, server: str, prefix: str = "", trace: Trace | None = None
+    ) -> None:
+        self._redis = redis
+        self._server = server
+        self._game_prefix = f"{prefix}game:"
+        self._own_channel = f"{prefix}server:{server}"
+        self._trace = trace
+        self._link: PubSub | None = None  # None while Redis is out of reach
+        self._wanted = {self._own_channel}
+        self._confirmed: dict[str, asyncio.Future[None]] = {}
+        self._confirmed_before: set[str] = set()
+        self._syncs: dict[bytes, asyncio.Future[None]] = {}
+        self._sync_ids = itertools.count(1)
+        self._listener: asyncio.Task[None] | None = None
+
+    async def start(self, relay: Relay) -> None:
+        """Listen; return once the channel of this server itself, for its syncs, is confirmed."""
+        await super().start(relay)
+        self._listener = asyncio.create_task(self._listen(), name=f"{self._server} listens")
+        await self._answer(asyncio.shield(self._confirmation(self._own_channel)))
+
+    async def stop(self) -> None:
+        """End listening and let go of Redis."""
+        if self._listener:
+            self._listener.cancel()
+            await asyncio.gather(self._listener, return_exceptions=True)
+        await self._redis.aclose()
+
+    async def subscribe(self, game: str) -> None:
+        """SUBSCRIBE, and wait for the confirmation: before it, Redis sends nothing."""
+        channel = self._game_prefix + game
+        if channel not in self._wanted:
+            self._wanted.add(channel)
+            if self._link:
+                await self._answer(self._link.subscribe(channel))
+        await self._answer(asyncio.shield(self._confirmation(channel)))
+
+    async def unsubscribe(self, game: str) -> None:
+        """UNSUBSCRIBE. A Redis that is away has forgotten this server already."""
+        channel = self._game_prefix + game
+        self._wanted.discard(channel)
+        self._confirmed.pop(channel, None)
+        self._confirmed_before.discard(channel)
+        self._record("unsubscribe", channel)
+        if self._link:
+            with suppress(BrokerDown):
+                await self._answer(self._link.unsubscribe(channel))
+
+    async def publish(self, game: str, payload: bytes) -> int:
+        """PUBLISH. The result counts the connections that Redis handed the event to."""
+        return await self._answer(self._redis.publish(self._game_prefix + game, payload))
+
+    async def sync(self) -> None:
+        """Publish a marker and wait to hear it: Redis keeps the order of what it passes on.
+
+        Raises `BrokerDown` if Redis is there and does not answer.
+        """
+        if not self._link:
+            return
+        marker = b"%d" % next(self._sync_ids)
+        heard = self._syncs[marker] = asyncio.get_running_loop().create_future()
+        try:
+            await self._answer(self._redis.publish(self._own_channel, marker))
+            await self._answer(heard)
+        except RedisGone:
+            return
+        finally:
+            del self._syncs[marker]
+
+    async def _listen(self) -> None:
+        """Keep a link to Redis for as long as the server lives, and relay what comes through it."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                async with self._redis.pubsub() as link:
+                    await link.subscribe(*sorted(self._wanted))
+                    self._link = link
+                    pause = FIRST_PAUSE
+                    while True:
+                        self._take(await link.get_message(timeout=None))
+            except (RedisError, OSError) as error:
+                if self._link:
+                    self._record("disconnect", reason=str(error))
+            finally:
+                self._lose_link()
+            await asyncio.sleep(random.uniform(0, pause))  # so that servers do not return in step
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    def _take(self, message: dict[str, Any] | None) -> None:
+        if message is None:
+            return
+        channel = message["channel"].decode()
+        if message["type"] == "subscribe":
+            self._confirm(channel)
+        elif message["type"] != "message":
+            return
+        elif channel == self._own_channel:
+            heard = self._syncs.get(message["data"])
+            if heard and not heard.done():
+                heard.set_result(None)
+        elif channel in self._wanted:
+            self._relay(channel.removeprefix(self._game_prefix), message["data"])
+
+    def _confirm(self, channel: str) -> None:
+        confirmation = self._confirmation(channel)
+        if not confirmation.done():
+            confirmation.set_result(None)
+        if channel == self._own_channel:
+            return
+        self._record("subscribe", channel)
+        if channel in self._confirmed_before:
+            self._record("gap", channel)
+        self._confirmed_before.add(channel)
+
+    def _confirmation(self, channel: str) -> asyncio.Future[None]:
+        if channel not in self._confirmed:
+            self._confirmed[channel] = asyncio.get_running_loop().create_future()
+        return self._confirmed[channel]
+
+    def _lose_link(self) -> None:
+        self._link = None
+        for channel in [c for c, confirmation in self._confirmed.items() if confirmation.done()]:
+            del self._confirmed[channel]
+        for heard in self._syncs.values():
+            if not heard.done():
+                heard.set_result(None)  # it will not come any more, nor will what was before it
+
+    async def _answer(self, answer: Awaitable[_T]) -> _T:
+        """What Redis answers. Raises `BrokerDown` if it is not there or does not answer."""
+        try:
+            async with asyncio.timeout(ANSWER_TIMEOUT):
+                return await answer
+        except TimeoutError as error:
+            raise BrokerDown(f"Redis has not answered for {ANSWER_TIMEOUT:g} s") from error
+        except (RedisError, OSError) as error:
+            raise RedisGone(f"Redis is out of reach: {error}") from error
+
+    def _record(self, kind: Kind, channel: str = "", **data: Any) -> None:
+        if self._trace is not None:
+            if channel:
+                data["channel"] = channel
+            self._trace.append(kind, self._server, self.hub, **data)

@@ -1,0 +1,77 @@
+"""The command line: `python -m wsdemo run ...` and `python -m wsdemo doctor`."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from wsdemo.cluster import BROKERS
+from wsdemo.compare import compare
+from wsdemo.doctor import examine
+from wsdemo.ledger import ledger
+from wsdemo.scenarios import SCENARIOS
+from wsdemo.trace import save_traces
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Carry out a command. Returns the process's exit status: 0, or 1 with the reason on stderr."""
+    asked = _parser().parse_args(arguments)
+    try:
+        status: int = asked.command(asked)
+    except (OSError, ValueError) as error:
+        print(f"wsdemo: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return status
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m wsdemo", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="command")
+
+    run = commands.add_parser("run", help="run a scenario and print who heard and who missed what")
+    run.add_argument("scenario", help=f"one of: {', '.join(SCENARIOS)}")
+    run.add_argument(
+        "--broker",
+        action="append",
+        metavar="BROKER",
+        help=f"one of: {', '.join(BROKERS)}; may be given several times (default: all)",
+    )
+    run.add_argument(
+        "--redis",
+        help='"fake", "embedded" or a URL (default: what WSDEMO_REDIS says, or fake)',
+    )
+    run.add_argument("--trace", type=Path, metavar="FILE", help="save what happened to this file")
+    run.set_defaults(command=_run)
+
+    doctor = commands.add_parser("doctor", help="say what this machine has and lacks")
+    doctor.set_defaults(command=_doctor)
+    return parser
+
+
+def _run(asked: argparse.Namespace) -> int:
+    if asked.scenario not in SCENARIOS:
+        raise ValueError(f"unknown scenario {asked.scenario!r}; there are: {', '.join(SCENARIOS)}")
+    brokers = asked.broker or BROKERS
+    try:
+        runs = asyncio.run(compare(SCENARIOS[asked.scenario], brokers, redis=asked.redis))
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
+    print(ledger(runs))
+    if asked.trace:
+        save_traces(asked.trace, (run.trace for run in runs.values()))
+        print(f"\nSaved to {asked.trace}")
+    return 0
+
+
+def _doctor(asked: argparse.Namespace) -> int:
+    findings = asyncio.run(examine())
+    for finding in findings:
+        print(finding)
+    return 0 if all(finding.ok or not finding.needed for finding in findings) else 1

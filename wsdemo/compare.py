@@ -1,0 +1,60 @@
+"""The same scenario under several brokers, in lockstep: no run is a step ahead of another."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any
+
+from wsdemo.cluster import open_cluster
+from wsdemo.ledger import Ledger, ledger
+from wsdemo.scenarios import Scenario
+from wsdemo.trace import Trace
+
+__all__ = ["Run", "compare"]
+
+
+@dataclass(frozen=True)
+class Run:
+    """One broker's run of a scenario."""
+
+    broker: str
+    trace: Trace
+
+    @property
+    def ledger(self) -> Ledger:
+        """Who heard and who missed what in it."""
+        return ledger(self.trace)
+
+
+async def compare(
+    scenario: Scenario, brokers: Sequence[str] = ("none", "pubsub"), **options: Any
+) -> dict[str, Run]:
+    """Run the scenario once under each broker, each on a cluster of its own, at the same time.
+
+    `options` go to `open_cluster`. Returns the runs by broker. If one fails, the others are stopped
+    and its error is raised.
+    """
+    if len(set(brokers)) < len(brokers) or not brokers:
+        raise ValueError(f"name each broker once, and at least one; got {list(brokers)}")
+    lockstep = asyncio.Barrier(len(brokers))
+
+    async def step_together() -> None:
+        with suppress(asyncio.BrokenBarrierError):
+            await lockstep.wait()
+
+    async def run(broker: str) -> Run:
+        async with open_cluster(broker=broker, **options) as cluster:
+            cluster.before_step = step_together
+            try:
+                await scenario(cluster)
+                await cluster.settle()
+            finally:
+                await lockstep.abort()  # a run that has ended holds nobody up
+        return Run(broker, cluster.trace)
+
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(run(broker)) for broker in brokers]
+    return {task.result().broker: task.result() for task in tasks}

@@ -1,0 +1,335 @@
+"""The ledger: from a trace, the fate of every event for every player who should have heard it.
+
+A player should hear an event if it had joined the game and not left it when the event was sent. The
+event is then heard, heard twice, or missed for a cause that the trace proves. It is pending where
+the trace ends before the event had come to rest.
+"""
+
+from __future__ import annotations
+
+import html
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Literal, overload
+
+from wsdemo.trace import HasTrace, Record, Source, Trace, traces
+
+__all__ = ["Cause", "Fate", "FateFinder", "Ledger", "Ledgers", "ledger"]
+
+Cause = Literal[
+    "",  # not missed
+    "no broker between servers",
+    "redis down",
+    "server not subscribed",
+    "player away",
+    "player too slow",
+    "never reached a server",
+    "lost with its server",
+]
+
+TITLES = {"none": "Without a broker", "pubsub": "With Redis Pub/Sub"}
+ROWS_SHOWN = 40
+BODY_SHOWN = 20  # characters
+
+
+@dataclass(frozen=True)
+class Fate:
+    """What became of one event for one player.
+
+    `n` is the index of the record that shows it, `server` the one the player was on when the event
+    passed by, empty if it was on none.
+    """
+
+    event: str
+    player: str
+    outcome: Literal["heard", "twice", "missed", "pending"]
+    cause: Cause
+    n: int
+    server: str = ""
+
+
+@dataclass
+class _Event:
+    sent: Record
+    where: dict[str, str | None]  # each player who should hear it -> its server
+    heard: Counter[str] = field(default_factory=Counter)
+    received: Record | None = None
+    publish: Record | None = None  # carried out, or not
+    relays: dict[str, Record] = field(default_factory=dict)  # by server
+    delivered: dict[str, Record] = field(default_factory=dict)  # by player
+
+
+class FateFinder:
+    """Takes the records of a trace one by one, and gives each fate as soon as it is certain."""
+
+    def __init__(self, broker: str) -> None:
+        self._local = broker == "none"
+        self._where: dict[str, str | None] = {}  # each player in the game -> its server
+        self._reporting: set[str] = set()  # players whose own records are in the trace
+        self._too_slow: set[str] = set()
+        self._events: dict[str, _Event] = {}
+        self._open: set[str] = set()  # events that have not come to rest
+
+    def feed(self, record: Record) -> list[Fate]:
+        """The fates that this record decides."""
+        match record.kind:
+            case "connect":
+                self._reporting.add(record.at)
+                self._too_slow.discard(record.at)
+            case "join":
+                self._where[record.peer] = record.at
+            case "leave":
+                self._where.pop(record.peer, None)
+            case "disconnect" if self._where.get(record.peer) == record.at:
+                self._where[record.peer] = None
+            case "fault" if record.data.get("reason") == "too slow":
+                self._too_slow.add(record.peer)
+            case "settle":
+                return [fate for event in sorted(self._open) for fate in self._close(event)]
+            case _ if record.event:
+                return self._follow(record)
+        return []
+
+    def pending(self) -> list[Fate]:
+        """The fates that are not decided yet."""
+        return [
+            Fate(event, player, "pending", "", self._events[event].sent.n)
+            for event in sorted(self._open)
+            for player in self._events[event].where
+            if not self._events[event].heard[player]
+        ]
+
+    def _follow(self, record: Record) -> list[Fate]:
+        event = self._events.get(record.event)
+        if event is None:
+            event = self._events[record.event] = _Event(record, dict(self._where))
+            self._open.add(record.event)
+        match record.kind:
+            case "receive":
+                event.received = record
+                event.where = {player: self._where.get(player) for player in event.where}
+            case "publish" | "unpublished":
+                event.publish = record
+            case "relay":
+                event.relays[record.at] = record
+            case "deliver":
+                event.delivered[record.peer] = record
+                if record.peer not in self._reporting:  # as much as can be known of it
+                    return [self._hear(event, record.peer, record)]
+            case "hear":
+                return [self._hear(event, record.at, record)]
+        return []
+
+    def _hear(self, event: _Event, player: str, record: Record) -> Fate:
+        event.heard[player] += 1
+        outcome: Literal["heard", "twice"] = "heard" if event.heard[player] == 1 else "twice"
+        return Fate(record.event, player, outcome, "", record.n)
+
+    def _close(self, name: str) -> Iterator[Fate]:
+        event = self._events[name]
+        self._open.discard(name)
+        for player, server in event.where.items():
+            if not event.heard[player]:
+                yield self._miss(name, event, player, server)
+
+    def _miss(self, name: str, event: _Event, player: str, server: str | None) -> Fate:
+        """Why the player missed it: the first thing on the event's way that went wrong."""
+
+        def missed(cause: Cause, shown_by: Record | None) -> Fate:
+            return Fate(name, player, "missed", cause, (shown_by or event.sent).n, server or "")
+
+        if event.received is None:
+            return missed("never reached a server", event.sent)
+        if server is None:
+            return missed("player away", event.relays.get(event.received.at, event.received))
+        if self._local and server != event.received.at:
+            return missed("no broker between servers", event.relays.get(event.received.at))
+        if server in event.relays:
+            gone: Cause = "player too slow" if player in self._too_slow else "player away"
+            return missed(gone, event.delivered.get(player, event.relays[server]))
+        if event.publish is None:
+            return missed("lost with its server", event.received)
+        if event.publish.kind == "unpublished":
+            return missed("redis down", event.publish)
+        return missed("server not subscribed", event.publish)
+
+
+class Ledger:
+    """The fates of one run. Iterating gives them, event by event."""
+
+    def __init__(self, trace: Trace) -> None:
+        self.broker = str(trace.about.get("broker", ""))
+        finder = FateFinder(self.broker)
+        self._fates: dict[tuple[str, str], Fate] = {}
+        self._said: dict[str, tuple[str, str]] = {}  # event -> sender, body
+        for record in trace:
+            # A client outside the cluster leaves no "send"; its server's "receive" says the same.
+            if record.kind in ("send", "receive") and record.event not in self._said:
+                sender = record.at if record.kind == "send" else record.peer
+                self._said[record.event] = (sender, str(record.data.get("body", "")))
+            for fate in finder.feed(record):
+                self._fates[fate.event, fate.player] = fate
+        for fate in finder.pending():
+            self._fates[fate.event, fate.player] = fate
+
+    @property
+    def heard(self) -> int:
+        """How many times an event was heard by a player who should, at least once."""
+        return self._count("heard") + self.twice
+
+    @property
+    def missed(self) -> int:
+        """How many times an event was missed."""
+        return self._count("missed")
+
+    @property
+    def twice(self) -> int:
+        """How many times an event was heard more than once."""
+        return self._count("twice")
+
+    @property
+    def pending(self) -> int:
+        """How many fates were not decided when the trace ended."""
+        return self._count("pending")
+
+    @property
+    def balances(self) -> bool:
+        """Whether each event was either heard or missed by each player, with a cause."""
+        causes = all(fate.cause for fate in self if fate.outcome == "missed")
+        return causes and self.heard + self.missed == len(self._fates)
+
+    @property
+    def events(self) -> list[str]:
+        """The ids of the events, in the order in which they were sent."""
+        return list(self._said)
+
+    @property
+    def players(self) -> list[str]:
+        """Everyone who should have heard something, by name."""
+        return sorted({player for _, player in self._fates})
+
+    def body(self, event: str) -> str:
+        """What the event said."""
+        return self._said[event][1]
+
+    def sender(self, event: str) -> str:
+        """Who said it."""
+        return self._said[event][0]
+
+    def fate(self, event: str, player: str) -> Fate | None:
+        """What became of the event for the player; None if it was not for them."""
+        return self._fates.get((event, player))
+
+    def missed_by(self, player: str) -> list[tuple[str, Cause]]:
+        """The events this player missed, each with its cause."""
+        return [(f.event, f.cause) for f in self if f.player == player and f.outcome == "missed"]
+
+    def heard_by(self, player: str) -> list[str]:
+        """The events this player heard."""
+        return [f.event for f in self if f.player == player and f.outcome in ("heard", "twice")]
+
+    def __iter__(self) -> Iterator[Fate]:
+        order = {event: n for n, event in enumerate(self._said)}
+        return iter(sorted(self._fates.values(), key=lambda f: (order[f.event], f.player)))
+
+    def __len__(self) -> int:
+        return len(self._fates)
+
+    @property
+    def title(self) -> str:
+        """What the run is a run of, in words."""
+        return TITLES.get(self.broker, f"With {self.broker}")
+
+    @property
+    def summary(self) -> str:
+        """The counts, in a line."""
+        pending = f" · pending {self.pending}" if self.pending else ""
+        return f"heard {self.heard} · missed {self.missed} · twice {self.twice}{pending}"
+
+    def __repr__(self) -> str:
+        rows = self._rows()
+        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+        lines = [
+            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+            for row in rows
+        ]
+        return "\n".join([self.title, *lines, *self._rest(), self.summary])
+
+    def _repr_html_(self) -> str:
+        head, *rows = [[html.escape(cell) for cell in row] for row in self._rows()]
+        cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+        body = "".join(
+            "<tr>"
+            + f'<th scope="row">{row[0]}</th>'
+            + "".join(f"<td>{_emphasised(cell)}</td>" for cell in row[1:])
+            + "</tr>"
+            for row in rows
+        )
+        rest = "".join(f"<p>{html.escape(line)}</p>" for line in self._rest())
+        return (
+            f"<table><caption>{html.escape(self.title)}: {self.summary}</caption>"
+            f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>{rest}"
+        )
+
+    def _rows(self) -> list[list[str]]:
+        head = ["event", "said by", *self.players]
+        shown = list(self._said.items())[:ROWS_SHOWN]
+        return [head] + [
+            [_shortened(body), sender, *(_words(self.fate(event, p)) for p in self.players)]
+            for event, (sender, body) in shown
+        ]
+
+    def _rest(self) -> list[str]:
+        more = len(self.events) - ROWS_SHOWN
+        return [f"… and {more} more events"] if more > 0 else []
+
+    def _count(self, outcome: str) -> int:
+        return sum(fate.outcome == outcome for fate in self._fates.values())
+
+
+class Ledgers(Mapping[str, Ledger]):
+    """The ledgers of several runs, by broker."""
+
+    def __init__(self, ledgers: Mapping[str, Ledger]) -> None:
+        self._ledgers = dict(ledgers)
+
+    def __getitem__(self, broker: str) -> Ledger:
+        return self._ledgers[broker]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._ledgers)
+
+    def __len__(self) -> int:
+        return len(self._ledgers)
+
+    def __repr__(self) -> str:
+        return "\n\n".join(map(repr, self._ledgers.values()))
+
+    def _repr_html_(self) -> str:
+        return "".join(each._repr_html_() for each in self._ledgers.values())
+
+
+@overload
+def ledger(source: Trace | HasTrace) -> Ledger: ...
+@overload
+def ledger(source: Mapping[str, Trace | HasTrace]) -> Ledgers: ...
+def ledger(source: Source) -> Ledger | Ledgers:
+    """The ledger of a trace or a live cluster; for the result of `compare`, one for each run."""
+    found = {name: Ledger(trace) for name, trace in traces(source).items()}
+    return Ledgers(found) if isinstance(source, Mapping) else next(iter(found.values()))
+
+
+def _words(fate: Fate | None) -> str:
+    if fate is None:
+        return "–"
+    return f"missed: {fate.cause}" if fate.outcome == "missed" else fate.outcome
+
+
+def _emphasised(cell: str) -> str:
+    return f"<b>✕ {cell}</b>" if cell.startswith("missed") else cell
+
+
+def _shortened(body: str) -> str:
+    printable = "".join(c if c.isprintable() else "�" for c in body)
+    return printable if len(printable) <= BODY_SHOWN else printable[: BODY_SHOWN - 1] + "…"

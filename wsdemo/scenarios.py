@@ -1,0 +1,28 @@
+"""The stories: each one short async function of a cluster, told in steps."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from wsdemo.cluster import Cluster
+
+__all__ = ["SCENARIOS", "Scenario", "p1_moves_to_b"]
+
+Scenario = Callable[[Cluster], Awaitable[None]]
+
+
+async def p1_moves_to_b(cluster: Cluster) -> None:
+    """P1 drops and comes back on server B, while P2 and P3 play on, on server A."""
+    async with cluster.step("P1, P2 and P3 play on server A"):
+        p1, p2, p3 = await cluster.join("P1", "P2", "P3", server="A")
+        await p2.send("jump")
+        await p3.send("duck")
+    async with cluster.step("P1 drops, and the balancer puts it on server B"):
+        await p1.reconnect(server="B")
+    async with cluster.step("P2, still on A, says “hide”"):
+        await p2.send("hide")
+    async with cluster.step("P3, still on A, says “fire”"):
+        await p3.send("fire")
+
+
+SCENARIOS: dict[str, Scenario] = {"p1_moves_to_b": p1_moves_to_b}

@@ -1,0 +1,338 @@
+"""A game server: WebSocket connections on one side, a broker on the other.
+
+What a player says goes to the broker, and only what comes back from the broker goes to the players,
+the sender included. So all players, on every server, hear the events in the broker's order.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Collection
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+
+from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.exceptions import ConnectionClosed
+from websockets.protocol import State
+from websockets.server import ServerProtocol
+from websockets.typing import Origin
+
+from wsdemo.brokers import Broker, BrokerDown
+from wsdemo.protocol import (
+    MAX_FRAME,
+    Ack,
+    BadMessage,
+    Close,
+    Error,
+    ErrorCode,
+    Event,
+    FromServer,
+    Join,
+    Leave,
+    Send,
+    Sync,
+    Synced,
+    Welcome,
+    decode_event,
+    decode_from_client,
+    encode,
+)
+from wsdemo.trace import Kind, Trace
+
+__all__ = ["GameServer", "Limits"]
+
+_log = logging.getLogger("wsdemo.server")
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much a server takes from a client before it ends the connection."""
+
+    seconds_to_join: float = 10.0
+    bad_messages: int = 5
+    bytes_waiting: int = 4 * 2**20  # written for a player that does not read
+
+
+@dataclass
+class _Game:
+    players: dict[str, ServerConnection] = field(default_factory=dict)
+    arriving: set[str] = field(default_factory=set)  # named, and waiting for the subscription
+
+
+@dataclass
+class _Visit:
+    connection: ServerConnection
+    game: str = ""
+    player: str = ""
+    joined: bool = False
+    bad_messages: int = 0
+
+
+class GameServer:
+    """Holds the connections of its players, and is told of all others' events by its broker."""
+
+    def __init__(
+        self,
+        name: str,
+        broker: Broker,
+        *,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        origins: Collection[str] = (),
+        reserved_names: Collection[str] = (),
+        limits: Limits | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.name = name
+        self._broker = broker
+        self._host = host
+        self._port = port
+        self._origins = origins
+        self._reserved_names = {name, *reserved_names}
+        self._limits = limits or Limits()
+        self._trace = trace
+        self._games: dict[str, _Game] = {}
+        self._changed = asyncio.Condition()
+        self._written = 0  # bytes relayed since the last look at who does not read
+        self._server: Server | None = None
+
+    @property
+    def url(self) -> str:
+        """Where players connect."""
+        return f"ws://{self._host}:{self._port}"
+
+    @property
+    def port(self) -> int:
+        """The port it listens on, once started."""
+        return self._port
+
+    def players(self, game: str) -> list[str]:
+        """The names of this server's players in a game, in the order in which they joined."""
+        return list(self._games[game].players) if game in self._games else []
+
+    async def start(self) -> None:
+        """Reach the broker, then listen. Raises `BrokerDown`, or `OSError` if the port is taken."""
+        await self._broker.start(self.relay)
+        listener = _listen(self._host, self._port)
+        self._port = listener.getsockname()[1]
+        own = [f"http://{host}:{self._port}" for host in (self._host, "localhost")]
+        self._server = await serve(
+            self._handle,
+            sock=listener,
+            origins=[None, *map(Origin, own), *map(Origin, self._origins)],
+            create_connection=_Connection,
+            compression=None,  # small frames gain nothing from it, and it costs 50 KiB each
+            max_size=MAX_FRAME,
+            close_timeout=1,
+            logger=_log,
+        )
+
+    async def stop(self) -> None:
+        """Close every connection, those that do not answer by force, and let go of the broker."""
+        if self._server:
+            connections = list(self._server.connections)
+            self._server.close(code=Close.GOING_AWAY)
+            for connection in connections:
+                if connection.transport.get_write_buffer_size() > 0:
+                    connection.transport.abort()  # it is not reading: it would not read the close
+            await self._server.wait_closed()
+        await self._broker.stop()
+
+    def relay(self, game: str, payload: bytes) -> None:
+        """Write an event to each of this server's players in the game."""
+        try:
+            event = decode_event(payload)
+        except BadMessage as error:  # somebody else publishes on our channel
+            _log.warning("server %s drops what is not an event: %s", self.name, error)
+            return
+        players = self._games[game].players if game in self._games else {}
+        if self._trace is not None:
+            self._record("relay", self._broker.hub, event.id, game=game)
+            for name, connection in players.items():
+                if connection.state is State.OPEN:
+                    self._record("deliver", name, event.id)
+        broadcast(players.values(), payload, text=True)
+        self._limit_waiting(players, len(payload))
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is true of this server's players."""
+        async with self._changed:
+            await self._changed.wait_for(condition)
+
+    async def _handle(self, connection: ServerConnection) -> None:
+        """One client's visit, from its first frame to its last."""
+        visit = _Visit(connection)
+        try:
+            async with asyncio.timeout(self._limits.seconds_to_join):
+                while not visit.joined:
+                    await self._answer(visit, await connection.recv())
+            async for frame in connection:
+                await self._answer(visit, frame)
+        except TimeoutError:
+            reason = f"no join within {self._limits.seconds_to_join:g} s"
+            await connection.close(Close.POLICY, reason)
+        except ConnectionClosed:
+            pass  # the client has gone without a goodbye
+        finally:
+            await self._release(visit)
+
+    async def _answer(self, visit: _Visit, frame: str | bytes) -> None:
+        try:
+            message = decode_from_client(frame)
+        except BadMessage as error:
+            await self._reject(visit, "bad-message", str(error))
+            return
+        match message:
+            case Join() if visit.joined:
+                await self._reject(visit, "already-joined", f"you are {visit.player} already")
+            case Join():
+                await self._join(visit, message)
+            case _ if not visit.joined:
+                await self._reject(visit, "join-first", 'the first message must be a "join"')
+            case Send():
+                await self._publish(visit, message)
+            case Sync():
+                await self._sync(visit, message)
+            case Leave():
+                self._record("leave", visit.player, game=visit.game)
+                await visit.connection.close(Close.DONE)
+            case Ack():
+                pass  # a broker that keeps nothing has nothing to strike off
+
+    async def _join(self, visit: _Visit, join: Join) -> None:
+        """Register the player once its game's events reach this server, not before."""
+        game = self._games.setdefault(join.game, _Game())
+        if join.player in self._reserved_names:
+            await self._reject(visit, "name-taken", f"{join.player} is the name of a server's part")
+            return
+        if join.player in game.players or join.player in game.arriving:
+            await self._reject(visit, "name-taken", f"there is a {join.player} in the game already")
+            return
+        visit.game, visit.player = join.game, join.player
+        game.arriving.add(join.player)
+        try:
+            await self._broker.subscribe(join.game)
+        except BrokerDown as error:
+            await self._say(visit, Error("broker-down", f"{error}; try again later"))
+            await visit.connection.close(Close.TRY_AGAIN_LATER, "the broker is down")
+            return
+        finally:
+            game.arriving.discard(join.player)
+        game.players[join.player] = visit.connection
+        visit.joined = True
+        self._record("join", join.player, game=join.game)
+        # Without a pause in between: the welcome must come before the first event.
+        broadcast([visit.connection], encode(Welcome(self.name, join.game)), text=True)
+        await self._notify()
+
+    async def _publish(self, visit: _Visit, send: Send) -> None:
+        event = Event(send.id, visit.player, send.body)
+        self._record("receive", visit.player, event.id, body=event.body)
+        try:
+            receivers = await self._broker.publish(visit.game, encode(event))
+        except BrokerDown as error:
+            self._record("unpublished", self._broker.hub, event.id, reason=str(error))
+            await self._say(visit, Error("broker-down", str(error), event.id))
+            return
+        if self._broker.hub:
+            self._record("publish", self._broker.hub, event.id, receivers=receivers)
+
+    async def _sync(self, visit: _Visit, sync: Sync) -> None:
+        try:
+            await self._broker.sync()
+        except BrokerDown as error:
+            await self._say(visit, Error("broker-down", str(error), sync.id))
+            return
+        await self._say(visit, Synced(sync.id))
+
+    async def _release(self, visit: _Visit) -> None:
+        """Forget a client that has gone, and its game with the last of its players."""
+        game = self._games.get(visit.game)
+        if game is None:
+            return
+        if visit.joined:
+            del game.players[visit.player]
+            self._record("disconnect", visit.player, code=visit.connection.close_code)
+        if not game.players and not game.arriving:
+            del self._games[visit.game]
+            await self._broker.unsubscribe(visit.game)
+        await self._notify()
+
+    async def _reject(self, visit: _Visit, code: ErrorCode, message: str) -> None:
+        """Say what was wrong; end the connection of a client that will not learn."""
+        self._record("reject", visit.player, code=code)
+        await self._say(visit, Error(code, message))
+        visit.bad_messages += 1
+        if visit.bad_messages >= self._limits.bad_messages:
+            await visit.connection.close(Close.POLICY, f"{visit.bad_messages} bad messages")
+
+    async def _say(self, visit: _Visit, message: FromServer) -> None:
+        await visit.connection.send(encode(message), text=True)
+
+    def _limit_waiting(self, players: dict[str, ServerConnection], written: int) -> None:
+        """Abort whoever does not read: `broadcast` would fill memory for them without end.
+
+        Looks only now and then, so the bound is kept to within a quarter.
+        """
+        self._written += written
+        if self._written < self._limits.bytes_waiting // 4:
+            return
+        self._written = 0
+        for name, connection in players.items():
+            waiting = connection.transport.get_write_buffer_size()
+            if waiting > self._limits.bytes_waiting:
+                self._record("fault", name, reason="too slow", bytes_waiting=waiting)
+                connection.transport.abort()
+
+    async def _notify(self) -> None:
+        async with self._changed:
+            self._changed.notify_all()
+
+    def _record(self, kind: Kind, peer: str, event: str = "", **data: Any) -> None:
+        if self._trace is not None:
+            self._trace.append(kind, self.name, peer, event, **data)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    # Named as TCP, or asyncio leaves Nagle's algorithm on: a second event would wait 40 ms.
+    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
+    if os.name == "posix":  # elsewhere it would let two programs listen on one port
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    listener.bind(address)
+    return listener
+
+
+class _Connection(ServerConnection):
+    """Says on the wire what is wrong with a frame that is too big, before the close that follows.
+
+    The library ends such a connection while it reads the frame's length, so that the frame itself
+    never takes up memory; this is its last moment to speak.
+    """
+
+    def __init__(self, protocol: ServerProtocol, *args: Any, **kwargs: Any) -> None:
+        super().__init__(protocol, *args, **kwargs)
+        fail = protocol.fail
+
+        def say_and_fail(code: int, reason: str = "") -> None:
+            if code == Close.TOO_BIG and protocol.state is State.OPEN:
+                protocol.send_text(encode(Error("too-big", f"{reason}; at most {MAX_FRAME} bytes")))
+            fail(code, reason)
+
+        protocol.fail = say_and_fail  # type: ignore[method-assign]

@@ -1,0 +1,261 @@
+"""The space-time diagram: a line for each part, time to the right, an arrow for each hop.
+
+Time is story time (see `story`): each hop is as long as any other, and the beats of several runs
+stand one below the other. A message that was lost ends in a cross, and the player who missed it
+shows one too.
+"""
+
+from __future__ import annotations
+
+import io
+import textwrap
+from bisect import bisect_left, bisect_right
+from collections.abc import Sequence
+from itertools import pairwise
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from wsdemo.ledger import ledger
+from wsdemo.story import Beat, Hop, Left, Link, Loss, Outcome, Place, Said, Story, tell
+from wsdemo.trace import Source, traces
+
+__all__ = ["Timeline", "timeline"]
+
+# Okabe and Ito's palette: told apart by people with any form of colour blindness.
+# https://jfly.uni-koeln.de/color/
+COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#5D5D5D"]
+MARKERS = ["o", "^", "s", "D", "p", "*", "P", "h"]
+INK, QUIET, REDIS = "#1f2933", "#7b8794", "#9b2226"
+WORD_SHOWN = 14  # characters
+CAUSE_WIDTH = 3.0  # hops that the words of a cause take up
+
+
+class Timeline(Figure):
+    """A matplotlib figure that shows itself in a notebook and says in words what it shows."""
+
+    words = ""
+
+    def _repr_png_(self) -> bytes:
+        image = io.BytesIO()
+        self.savefig(image, format="png", dpi=110)
+        return image.getvalue()
+
+    def __repr__(self) -> str:
+        return self.words
+
+
+def timeline(source: Source) -> Timeline:
+    """The diagram of a trace, a live cluster, or the runs that `compare` returned."""
+    found = traces(source)
+    stories = [tell(trace) for trace in found.values()]
+    beats = _common_beats(stories)
+    lanes = [_lanes(story) for story in stories]
+    heights = [0.36 * len(lane) + 1.0 for lane in lanes]
+    width = min(16.0, max(8.0, 0.5 * (beats[-1] if beats else 0) + 2))
+    figure = Timeline(figsize=(width, sum(heights)), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.subplots(len(stories), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
+        :, 0
+    ]
+    for ax, story, lane in zip(axes, stories, lanes, strict=True):
+        _Drawing(ax, story, lane, beats).draw()
+    figure.supxlabel(
+        "▶ a message arrives    ✖ it is lost, and who misses it    ● subscribed to the channel",
+        fontsize=8,
+        color=QUIET,
+    )
+    words = [f"{ledger(trace).title}: {ledger(trace).summary}" for trace in found.values()]
+    figure.words = "\n".join(["Space-time diagram", *words])
+    return figure
+
+
+def _common_beats(stories: Sequence[Story]) -> list[float]:
+    """Where each beat begins, and the last one ends, so that the longest of each has room."""
+    spans = [_spans(story) for story in stories]
+    edges = [0.0]
+    for k in range(max(map(len, spans), default=0)):
+        edges.append(edges[-1] + max(span[k] for span in spans if k < len(span)))
+    return edges
+
+
+def _spans(story: Story) -> list[float]:
+    starts = [item.s for item in story.items if isinstance(item, Beat)] or [0.0]
+    return [end - start for start, end in pairwise([0.0, *starts[1:], story.end])]
+
+
+def _lanes(story: Story) -> dict[str, int]:
+    """The line of each part, counted from the top: players, servers, Redis."""
+    players = dict.fromkeys(item.player for item in story.items if isinstance(item, Place))
+    hub = [] if story.broker == "none" else ["redis"]
+    return {part: line for line, part in enumerate([*players, *story.servers, *hub])}
+
+
+class _Drawing:
+    """One run's diagram in one pair of axes."""
+
+    def __init__(
+        self, ax: Axes, story: Story, lanes: dict[str, int], edges: Sequence[float]
+    ) -> None:
+        self._ax = ax
+        self._story = story
+        self._lanes = lanes
+        self._edges = edges
+        self._starts = [0.0, *[item.s for item in story.items if isinstance(item, Beat)][1:]]
+        self._senders = {i.event: i.player for i in story.items if isinstance(i, Said)}
+        self._last_cause = -CAUSE_WIDTH  # where the last cause was written above its cross
+
+    def draw(self) -> None:
+        self._frame()
+        self._part_lines()
+        self._beats()
+        for item in self._story.items:
+            match item:
+                case Said():
+                    self._said(item)
+                case Hop():
+                    self._arrow(item)
+                case Loss():
+                    self._loss(item)
+                case Outcome(outcome="missed"):
+                    self._cross(self._x_end(item.s), self._lanes[item.player], item.event)
+                case Link() if "redis" in self._lanes:
+                    self._link(item)
+
+    def _x(self, s: float) -> float:
+        """Where something that begins at story time `s` stands, with all runs' beats aligned."""
+        k = max(0, bisect_right(self._starts, s) - 1)
+        return self._edges[k] + s - self._starts[k]
+
+    def _x_end(self, s: float) -> float:
+        """Where something stands that ends at `s`: in the beat before, if one begins just then."""
+        k = max(0, bisect_left(self._starts, s) - 1)
+        return self._edges[k] + s - self._starts[k]
+
+    def _style(self, player: str) -> tuple[str, str]:
+        n = self._lanes.get(player, 0)
+        return COLOURS[n % len(COLOURS)], MARKERS[n % len(MARKERS)]
+
+    def _frame(self) -> None:
+        ax = self._ax
+        ax.set_title(
+            self._story.title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=22
+        )
+        ax.set_ylim(len(self._lanes) - 0.4, -0.8)
+        ax.set_xlim(-0.2, self._edges[-1] + 0.4)
+        ax.set_yticks(range(len(self._lanes)), [self._name(part) for part in self._lanes])
+        ax.set_xticks([])
+        ax.tick_params(left=False, labelsize=10, labelcolor=INK)
+        for side in ax.spines.values():
+            side.set_visible(False)
+
+    def _name(self, part: str) -> str:
+        if part in self._story.servers:
+            return f"server {part}"
+        return "Redis" if part == "redis" else _shortened(part)
+
+    def _part_lines(self) -> None:
+        end = self._x_end(self._story.end)
+        for part, line in self._lanes.items():
+            if part in self._story.servers or part == "redis":
+                colour = REDIS if part == "redis" else QUIET
+                self._ax.plot([0, end], [line, line], color=colour, linewidth=1.6, alpha=0.6)
+            else:
+                self._player_line(part, end)
+
+    def _player_line(self, player: str, end: float) -> None:
+        """Solid while on a server, with the server's name where that begins; dotted while away."""
+        stays = [i for i in self._story.items if isinstance(i, Place) and i.player == player]
+        left = [i.s for i in self._story.items if isinstance(i, Left) and i.player == player]
+        line, (colour, _) = self._lanes[player], self._style(player)
+        until = [*(self._x(stay.s0) for stay in stays[1:]), self._x(left[-1]) if left else end]
+        for stay, stop in zip(stays, until, strict=True):
+            start = self._x_end(stay.s1)
+            style = "-" if stay.server else (0, (1, 3))
+            self._ax.plot([start, stop], [line, line], color=colour, linewidth=1.6, linestyle=style)
+            if stay.server:
+                self._tag(start - 0.15, line, f"on {stay.server}", colour)
+
+    def _tag(self, x: float, y: float, text: str, colour: str) -> None:
+        box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour}
+        self._ax.text(x, y, text, fontsize=7, color=colour, ha="right", va="center", bbox=box)
+
+    def _beats(self) -> None:
+        beats = [item for item in self._story.items if isinstance(item, Beat)]
+        for beat, (start, end) in zip(beats, pairwise(self._edges), strict=False):
+            self._ax.axvline(start, color="#d9dee4", linewidth=0.8, zorder=0)
+            words = _wrapped(beat.caption, int((end - start) * 7.5))
+            self._ax.text(start + 0.08, -0.78, words, fontsize=8, color=INK, va="bottom")
+
+    def _said(self, item: Said) -> None:
+        colour, marker = self._style(item.player)
+        x, y = self._x(item.s), self._lanes[item.player]
+        self._ax.plot(x, y, marker=marker, markersize=6, color=colour)
+        self._ax.text(
+            x,
+            y - 0.18,
+            f"“{_shortened(item.body)}”",
+            fontsize=8,
+            color=colour,
+            ha="center",
+            va="bottom",
+        )
+
+    def _arrow(self, item: Hop) -> None:
+        colour, _ = self._style(self._senders[item.event])
+        self._ax.annotate(
+            "",
+            xy=(self._x_end(item.s1), self._lanes[item.target]),
+            xytext=(self._x(item.s0), self._lanes[item.source]),
+            arrowprops={
+                "arrowstyle": "-|>",
+                "color": colour,
+                "lw": 1.1,
+                "shrinkA": 2,
+                "shrinkB": 1,
+            },
+        )
+
+    def _loss(self, item: Loss) -> None:
+        """Part of the way, dashed, and the cause where it ends."""
+        colour, _ = self._style(self._senders[item.event])
+        x0, x1 = self._x(item.s0), self._x_end(item.s1)
+        y0, y1 = self._lanes[item.source], self._lanes[item.target]
+        part = 0.8 if item.target in item.players else 0.5
+        x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
+        self._ax.plot([x0, x], [y0, y], color=colour, linewidth=1.1, linestyle="--")
+        self._cross(x, y, item.event)
+        crowded = x - self._last_cause < CAUSE_WIDTH
+        self._ax.text(
+            x,
+            y + (0.22 if crowded else -0.22),
+            item.cause,
+            fontsize=7,
+            color=colour,
+            ha="center",
+            va="top" if crowded else "bottom",
+            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"},
+            zorder=5,
+        )
+        self._last_cause = -CAUSE_WIDTH if crowded else x
+
+    def _cross(self, x: float, y: float, event: str) -> None:
+        colour, _ = self._style(self._senders[event])
+        self._ax.plot(
+            x, y, marker="X", markersize=8, color="white", markeredgecolor=colour, zorder=4
+        )
+
+    def _link(self, item: Link) -> None:
+        x, y = self._x(item.s), self._lanes[item.server]
+        marker = "o" if item.up else "x"
+        self._ax.plot(x, y, marker=marker, markersize=5, color=REDIS, zorder=3)
+
+
+def _shortened(text: str) -> str:
+    printable = "".join(c if c.isprintable() else "�" for c in text).replace("$", r"\$")
+    return printable if len(printable) <= WORD_SHOWN else printable[: WORD_SHOWN - 1] + "…"
+
+
+def _wrapped(text: str, columns: int) -> str:
+    return textwrap.fill(text.replace("$", r"\$"), max(12, columns))

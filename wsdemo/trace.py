@@ -1,0 +1,257 @@
+"""The trace: one record for each thing that happened, in the order in which it happened.
+
+Actors (players, balancer, servers, brokers) append to a trace; everything a person sees is computed
+from one: the stage, the timeline, the ledger, the checks of the exercises. Neither side knows the
+other, so a saved trace can be looked at without Redis, without sockets and without a kernel.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from os import PathLike
+from pathlib import Path
+from typing import Any, Literal, Protocol, get_args
+
+import msgspec
+
+__all__ = [
+    "SCHEMA_VERSION",
+    "HasTrace",
+    "Kind",
+    "Record",
+    "Source",
+    "Trace",
+    "TraceError",
+    "load_traces",
+    "save_traces",
+    "traces",
+]
+
+SCHEMA_VERSION = 1
+
+Kind = Literal[
+    # what the scenario says
+    "step",  # a beat begins; data["caption"] is its sentence
+    "settle",  # everything recorded so far has come to rest
+    # connections
+    "connect",  # player -> balancer: it opens a socket
+    "route",  # balancer -> server: for data["player"]
+    "join",  # server <- player: registered, events reach it from here on
+    "welcome",  # player <- server
+    "disconnect",  # player or server: the other end is gone
+    "leave",  # server <- player: it left the game and is owed nothing more
+    # one event's way
+    "send",  # player -> server, with data["body"]
+    "receive",  # server <- player
+    "publish",  # server -> redis: carried out, with data["receivers"]
+    "unpublished",  # server -> redis: it could not be, for data["reason"]
+    "store",  # server -> redis, with data["seq"]
+    "relay",  # server <- redis (or <- itself, without a broker): now to its own players
+    "deliver",  # server -> player
+    "hear",  # player <- server
+    "ack",  # player -> server
+    "replay",  # server -> player
+    "duplicate",  # player <- server: it had heard this one before
+    "reject",  # server -> player: bad input, with data["code"]
+    # what the servers know of the broker
+    "subscribe",  # server -> redis: confirmed, for data["channel"]
+    "unsubscribe",  # server -> redis
+    "gap",  # server <- redis: the subscription was made anew, events may be missing
+    # what breaks
+    "fault",  # the part that failed
+    "heal",  # the part that came back
+]
+
+_KINDS = frozenset(get_args(Kind))
+
+
+class TraceError(ValueError):
+    """A saved trace cannot be read; the message says which line and why."""
+
+
+class Record(msgspec.Struct, frozen=True, omit_defaults=True):
+    """One thing that happened.
+
+    `n` is its index in the trace, `t` the seconds since the trace began, `at` the part it happened
+    at, `peer` the part at the other end and `event` the id of the event it is about; both are empty
+    where there is none.
+    """
+
+    n: int
+    t: float
+    kind: Kind
+    at: str
+    peer: str = ""
+    event: str = ""
+    data: dict[str, Any] = {}
+
+
+class _Header(msgspec.Struct, frozen=True):
+    wsdemo_trace: int
+    about: dict[str, Any]
+
+
+class Trace:
+    """An append-only list of records. `about` holds what is true of the run as a whole."""
+
+    def __init__(self, **about: Any) -> None:
+        self.about: dict[str, Any] = about
+        self._records: list[Record] = []
+        self._watchers: list[Callable[[Record], None]] = []
+        self._began = time.perf_counter()
+        self._ended = False
+
+    def append(self, kind: Kind, at: str, peer: str = "", event: str = "", /, **data: Any) -> None:
+        """Record that `kind` happened at `at`. After `end()` nothing is recorded any more."""
+        if self._ended:
+            return
+        t = time.perf_counter() - self._began
+        record = Record(len(self._records), t, kind, at, peer, event, data)
+        self._records.append(record)
+        for watcher in tuple(self._watchers):
+            watcher(record)
+
+    def end(self) -> None:
+        """The run is over: what its parts do while they shut down does not belong to it."""
+        self._ended = True
+
+    @property
+    def ended(self) -> bool:
+        """Whether the run is over."""
+        return self._ended
+
+    def select(
+        self,
+        *kinds: Kind,
+        at: str | None = None,
+        peer: str | None = None,
+        event: str | None = None,
+    ) -> list[Record]:
+        """The records of these kinds (of any, if none is named) that match every given field."""
+        unknown = set(kinds) - _KINDS
+        if unknown:
+            raise ValueError(
+                f"unknown kind {', '.join(sorted(unknown))}; there are: {', '.join(sorted(_KINDS))}"
+            )
+        return [
+            record
+            for record in self._records
+            if (not kinds or record.kind in kinds)
+            and (at is None or record.at == at)
+            and (peer is None or record.peer == peer)
+            and (event is None or record.event == event)
+        ]
+
+    def watch(self, watcher: Callable[[Record], None]) -> Callable[[], None]:
+        """Call `watcher` with each record from now on; the result, when called, ends that."""
+        self._watchers.append(watcher)
+
+        def unwatch() -> None:
+            if watcher in self._watchers:
+                self._watchers.remove(watcher)
+
+        return unwatch
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write a header line and then one JSON object a line, UTF-8."""
+        save_traces(path, [self])
+
+    @classmethod
+    def load(cls, path: str | PathLike[str]) -> Trace:
+        """Read what `save` wrote. Raises `TraceError` for anything else, `OSError` for no file."""
+        found = load_traces(path)
+        if len(found) > 1:
+            raise TraceError(f"{path} holds {len(found)} traces; read it with `load_traces`")
+        return next(iter(found.values()))
+
+    def _restore(self, record: Record) -> None:
+        if record.n != len(self._records):
+            raise TraceError(f"record {record.n} stands where {len(self._records)} should")
+        self._records.append(record)
+
+    def __iter__(self) -> Iterator[Record]:
+        return iter(self._records)
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, n: int) -> Record:
+        return self._records[n]
+
+    def __repr__(self) -> str:
+        about = ", ".join(f"{key}={value!r}" for key, value in self.about.items())
+        return f"Trace({about}): {len(self)} records"
+
+
+def _read_header(line: bytes) -> dict[str, Any]:
+    try:
+        header = msgspec.json.decode(line, type=_Header)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise TraceError(f"not the header of a saved trace ({error})") from error
+    if header.wsdemo_trace > SCHEMA_VERSION:
+        raise TraceError(
+            f"written by a later wsdemo, as trace version {header.wsdemo_trace}; "
+            f"this one reads up to {SCHEMA_VERSION}, so upgrade wsdemo"
+        )
+    return header.about
+
+
+_decoder = msgspec.json.Decoder(Record)
+
+
+def save_traces(path: str | PathLike[str], found: Iterable[Trace]) -> None:
+    """Write several traces into one file, one after the other, each with its header line."""
+    encode = msgspec.json.encode
+    with Path(path).open("wb") as file:
+        for trace in found:
+            file.write(encode(_Header(SCHEMA_VERSION, trace.about)) + b"\n")
+            file.writelines(encode(record) + b"\n" for record in trace)
+
+
+def load_traces(path: str | PathLike[str]) -> dict[str, Trace]:
+    """The traces in a file, by the name of their broker. Raises `TraceError` and `OSError`."""
+    *lines, rest = Path(path).read_bytes().split(b"\n")
+    found: dict[str, Trace] = {}
+    trace: Trace | None = None
+    for number, line in enumerate(lines, start=1):
+        try:
+            if trace is None or line.startswith(b'{"wsdemo_trace"'):
+                trace = Trace(**_read_header(line))
+                trace.end()
+                found[str(trace.about.get("broker", "run"))] = trace
+            else:
+                trace._restore(_decoder.decode(line))
+        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+            raise TraceError(f"{path}, line {number}: {error}") from error
+    if rest or trace is None:
+        raise TraceError(f"{path} is cut short in line {len(lines) + 1}; save the trace again")
+    return found
+
+
+class HasTrace(Protocol):
+    """A live cluster, or one run of a comparison."""
+
+    @property
+    def trace(self) -> Trace:
+        """What has been recorded."""
+
+
+Source = Trace | HasTrace | Mapping[str, "Trace | HasTrace"]
+"""What a view can show: a trace, a live cluster, the result of `compare` or of `load_traces`."""
+
+
+def traces(source: Source) -> dict[str, Trace]:
+    """The traces in a source, by the name of their broker. Raises `TypeError` for anything else."""
+    if isinstance(source, Trace):
+        return {str(source.about.get("broker", "run")): source}
+    if isinstance(source, Mapping):
+        return {
+            str(name): run if isinstance(run, Trace) else run.trace for name, run in source.items()
+        }
+    if hasattr(source, "trace"):
+        return {str(source.trace.about.get("broker", "run")): source.trace}
+    raise TypeError(
+        f"cannot show {type(source).__name__}; "
+        "give a cluster, its trace, or what `await compare(...)` returned"
+    )
