@@ -248,7 +248,7 @@ async def _copy_both_ways(client: _Stream, server: _Stream) -> None:
     ]
     try:
         done, rest = await asyncio.wait(copies, return_when=asyncio.FIRST_COMPLETED)
-        if not any(copy.exception() for copy in done):
+        if rest and not any(copy.exception() for copy in done):
             await asyncio.wait(rest, timeout=SECONDS_OUT)  # for the other side's goodbye
     finally:
         clean = all(

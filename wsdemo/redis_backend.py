@@ -44,10 +44,13 @@ CONNECT_TIMEOUT = 2.0  # seconds
 START_TIMEOUT = 5.0  # seconds
 _WAYS_OUT = 'Use redis="fake", which needs nothing, or redis="embedded", which starts one.'
 
-# Errors go to the caller at once: redis-py would otherwise send a write twice after a lost reply,
-# and reconnect a subscription in silence.
 _OPTIONS: dict[str, Any] = {
+    # Errors go to the caller at once: redis-py would otherwise send a write twice after a lost
+    # reply, and reconnect a subscription in silence.
     "retry": Retry(NoBackoff(), 0, supported_errors=()),
+    # With the newer one, redis-py 8.1 takes a connection from its pool without a look at whether
+    # Redis has closed it, and the first command after a restart is lost.
+    "protocol": 2,
     "socket_connect_timeout": CONNECT_TIMEOUT,
     "max_connections": 32,
 }

@@ -87,6 +87,8 @@ class Stage(anywidget.AnyWidget):
     runs = traitlets.List(traitlets.Dict()).tag(sync=True)
     live = traitlets.Bool(False).tag(sync=True)
 
+    _unwatch: Callable[[], None] | None = None
+
     def __init__(self, source: Source) -> None:
         found = traces(source)
         self._source = source
@@ -94,7 +96,6 @@ class Stage(anywidget.AnyWidget):
         self._cluster = _live_cluster(source)
         self._unsent = [len(run.items) for run in self._told]
         self._flush_is_due = False
-        self._unwatch: Callable[[], None] = lambda: None
         self._actions: set[asyncio.Task[None]] = set()
         super().__init__(runs=[run.told() for run in self._told], live=self._cluster is not None)
         self.on_msg(self._on_message)
@@ -103,7 +104,8 @@ class Stage(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Take the stage out of the page; the cluster goes on."""
-        self._unwatch()
+        if self._unwatch:
+            self._unwatch()
         super().close()
 
     def _on_record(self, record: Record) -> None:

@@ -11,11 +11,13 @@ import io
 import textwrap
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, zip_longest
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from PIL import Image
 
 from wsdemo.ledger import ledger
 from wsdemo.story import Beat, Hop, Left, Link, Loss, Outcome, Place, Said, Story, tell
@@ -28,6 +30,8 @@ __all__ = ["Timeline", "timeline"]
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#5D5D5D"]
 MARKERS = ["o", "^", "s", "D", "p", "*", "P", "h"]
 INK, QUIET, REDIS = "#1f2933", "#7b8794", "#9b2226"
+LONGEST = 64.0  # hops from left to right; of a longer run, the end is shown
+MOST_HOPS = 1000  # arrows; more than that could not be told apart
 WORD_SHOWN = 14  # characters
 CAUSE_WIDTH = 3.0  # hops that the words of a cause take up
 
@@ -38,9 +42,11 @@ class Timeline(Figure):
     words = ""
 
     def _repr_png_(self) -> bytes:
-        image = io.BytesIO()
-        self.savefig(image, format="png", dpi=110)
-        return image.getvalue()
+        """A PNG in 128 colours: a third of the size, for notebooks keep their pictures in git."""
+        drawn, packed = io.BytesIO(), io.BytesIO()
+        self.savefig(drawn, format="png", dpi=110)
+        Image.open(drawn).convert("RGB").quantize(128).save(packed, format="png", optimize=True)
+        return packed.getvalue()
 
     def __repr__(self) -> str:
         return self.words
@@ -53,7 +59,7 @@ def timeline(source: Source) -> Timeline:
     beats = _common_beats(stories)
     lanes = [_lanes(story) for story in stories]
     heights = [0.36 * len(lane) + 1.0 for lane in lanes]
-    width = min(16.0, max(8.0, 0.5 * (beats[-1] if beats else 0) + 2))
+    width = max(8.0, 0.5 * min(LONGEST, beats[-1]) + 2)
     figure = Timeline(figsize=(width, sum(heights)), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots(len(stories), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
@@ -104,24 +110,26 @@ class _Drawing:
         self._edges = edges
         self._starts = [0.0, *[item.s for item in story.items if isinstance(item, Beat)][1:]]
         self._senders = {i.event: i.player for i in story.items if isinstance(i, Said)}
-        self._last_cause = -CAUSE_WIDTH  # where the last cause was written above its cross
+        hops = sorted(self._x(item.s0) for item in story.items if isinstance(item, Hop))
+        self._begin = max(0.0, edges[-1] - LONGEST, *hops[-MOST_HOPS - 1 : -MOST_HOPS])
 
     def draw(self) -> None:
         self._frame()
         self._part_lines()
         self._beats()
+        self._arrows()
+        self._losses()
         for item in self._story.items:
             match item:
-                case Said():
+                case Said() if self._shows(item.s):
                     self._said(item)
-                case Hop():
-                    self._arrow(item)
-                case Loss():
-                    self._loss(item)
-                case Outcome(outcome="missed"):
+                case Outcome(outcome="missed") if self._shows(item.s):
                     self._cross(self._x_end(item.s), self._lanes[item.player], item.event)
-                case Link() if "redis" in self._lanes:
+                case Link() if "redis" in self._lanes and self._shows(item.s):
                     self._link(item)
+
+    def _shows(self, s: float) -> bool:
+        return self._x(s) >= self._begin
 
     def _x(self, s: float) -> float:
         """Where something that begins at story time `s` stands, with all runs' beats aligned."""
@@ -139,11 +147,12 @@ class _Drawing:
 
     def _frame(self) -> None:
         ax = self._ax
-        ax.set_title(
-            self._story.title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=22
-        )
+        title = self._story.title + (", the end of a longer run" if self._begin else "")
+        ax.set_title(title, loc="left", fontsize=11, fontweight="bold", color=INK, pad=22)
         ax.set_ylim(len(self._lanes) - 0.4, -0.8)
-        ax.set_xlim(-0.2, self._edges[-1] + 0.4)
+        losses = [self._x_end(item.s1) for item in self._story.items if isinstance(item, Loss)]
+        room = max([self._edges[-1] + 0.4, *(x + CAUSE_WIDTH for x in losses)])
+        ax.set_xlim(self._begin - 0.2, room)
         ax.set_yticks(range(len(self._lanes)), [self._name(part) for part in self._lanes])
         ax.set_xticks([])
         ax.tick_params(left=False, labelsize=10, labelcolor=INK)
@@ -174,7 +183,7 @@ class _Drawing:
             start = self._x_end(stay.s1)
             style = "-" if stay.server else (0, (1, 3))
             self._ax.plot([start, stop], [line, line], color=colour, linewidth=1.6, linestyle=style)
-            if stay.server:
+            if stay.server and start >= self._begin:
                 self._tag(start - 0.15, line, f"on {stay.server}", colour)
 
     def _tag(self, x: float, y: float, text: str, colour: str) -> None:
@@ -184,6 +193,8 @@ class _Drawing:
     def _beats(self) -> None:
         beats = [item for item in self._story.items if isinstance(item, Beat)]
         for beat, (start, end) in zip(beats, pairwise(self._edges), strict=False):
+            if start < self._begin:
+                continue
             self._ax.axvline(start, color="#d9dee4", linewidth=0.8, zorder=0)
             words = _wrapped(beat.caption, int((end - start) * 7.5))
             self._ax.text(start + 0.08, -0.78, words, fontsize=8, color=INK, va="bottom")
@@ -202,23 +213,35 @@ class _Drawing:
             va="bottom",
         )
 
-    def _arrow(self, item: Hop) -> None:
-        colour, _ = self._style(self._senders[item.event])
-        self._ax.annotate(
-            "",
-            xy=(self._x_end(item.s1), self._lanes[item.target]),
-            xytext=(self._x(item.s0), self._lanes[item.source]),
-            arrowprops={
-                "arrowstyle": "-|>",
-                "color": colour,
-                "lw": 1.1,
-                "shrinkA": 2,
-                "shrinkB": 1,
-            },
-        )
+    def _arrows(self) -> None:
+        """All in one go: one by one, a thousand hops would take a minute."""
+        hops = [i for i in self._story.items if isinstance(i, Hop) and self._shows(i.s0)]
+        if not hops:
+            return
+        x0 = [self._x(hop.s0) for hop in hops]
+        y0 = [self._lanes[hop.source] for hop in hops]
+        dx = [self._x_end(hop.s1) - x for hop, x in zip(hops, x0, strict=True)]
+        dy = [self._lanes[hop.target] - y for hop, y in zip(hops, y0, strict=True)]
+        colours = [self._style(self._senders[hop.event])[0] for hop in hops]
+        data_units: dict[str, Any] = {"angles": "xy", "scale_units": "xy", "scale": 1}
+        shape: dict[str, Any] = {"units": "inches", "width": 0.014, "headwidth": 7}
+        shape |= {"headlength": 8, "headaxislength": 8}
+        self._ax.quiver(x0, y0, dx, dy, color=colours, **data_units, **shape, zorder=2)
 
-    def _loss(self, item: Loss) -> None:
-        """Part of the way, dashed, and the cause where it ends."""
+    def _losses(self) -> None:
+        """Each part of the way, dashed, up to a cross; beside the last of a row, the cause."""
+        losses = sorted(
+            (i for i in self._story.items if isinstance(i, Loss) and self._shows(i.s0)),
+            key=lambda loss: (loss.source, loss.target, loss.s1),
+        )
+        for loss, after in zip_longest(losses, losses[1:]):
+            x, y = self._loss(loss)
+            same = after and (after.source, after.target) == (loss.source, loss.target)
+            if not same or after.cause != loss.cause or after.s1 - loss.s1 > CAUSE_WIDTH:
+                colour, _ = self._style(self._senders[loss.event])
+                self._ax.text(x + 0.2, y, loss.cause, fontsize=7, color=colour, va="center")
+
+    def _loss(self, item: Loss) -> tuple[float, float]:
         colour, _ = self._style(self._senders[item.event])
         x0, x1 = self._x(item.s0), self._x_end(item.s1)
         y0, y1 = self._lanes[item.source], self._lanes[item.target]
@@ -226,19 +249,7 @@ class _Drawing:
         x, y = x0 + part * (x1 - x0), y0 + part * (y1 - y0)
         self._ax.plot([x0, x], [y0, y], color=colour, linewidth=1.1, linestyle="--")
         self._cross(x, y, item.event)
-        crowded = x - self._last_cause < CAUSE_WIDTH
-        self._ax.text(
-            x,
-            y + (0.22 if crowded else -0.22),
-            item.cause,
-            fontsize=7,
-            color=colour,
-            ha="center",
-            va="top" if crowded else "bottom",
-            bbox={"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none"},
-            zorder=5,
-        )
-        self._last_cause = -CAUSE_WIDTH if crowded else x
+        return x, y
 
     def _cross(self, x: float, y: float, event: str) -> None:
         colour, _ = self._style(self._senders[event])

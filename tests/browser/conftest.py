@@ -1,0 +1,112 @@
+"""A JupyterLab of its own, and a browser to look at it with."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import secrets
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from jupyter_client.blocking.client import BlockingKernelClient
+from playwright.async_api import Browser, Page, async_playwright
+
+NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
+ARTEFACTS = Path(__file__).parents[1] / "artefacts"
+CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
+
+
+@dataclass(frozen=True)
+class Lab:
+    """A running JupyterLab: where it is, and the folder in which its kernels leave their keys."""
+
+    url: str
+    token: str
+    runtime: Path
+
+    def page_of(self, notebook: str) -> str:
+        return f"{self.url}/lab/tree/{notebook}?token={self.token}&reset"
+
+    def ask_kernel(self, expression: str) -> str:
+        """What an expression is worth in the one kernel that runs."""
+        (connection,) = self.runtime.glob("kernel-*.json")
+        client = BlockingKernelClient(connection_file=str(connection))
+        client.load_connection_file()
+        client.start_channels()
+        try:
+            client.wait_for_ready(timeout=30)
+            reply = client.execute(
+                "", user_expressions={"asked": expression}, reply=True, timeout=30
+            )
+            return str(reply["content"]["user_expressions"]["asked"]["data"]["text/plain"])
+        finally:
+            client.stop_channels()
+
+
+@pytest.fixture
+def lab(tmp_path: Path) -> Iterator[Lab]:
+    shutil.copytree(NOTEBOOKS, tmp_path / "notebooks")
+    token = secrets.token_hex(8)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    folders = {
+        f"JUPYTER{name}_DIR": str(tmp_path / name.lower())
+        for name in ("_CONFIG", "_RUNTIME", "LAB_SETTINGS", "LAB_WORKSPACES")
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", f"--port={port}"]
+    command += [f"--IdentityProvider.token={token}", "--ServerApp.root_dir=notebooks"]
+    command += ["--ServerApp.port_retries=0"]
+    if hasattr(os, "getuid") and os.getuid() == 0:
+        command.append("--allow-root")
+    log = tmp_path / "lab.log"
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            cwd=tmp_path,
+            env={**os.environ, **folders, "WSDEMO_REDIS": "fake"},
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+        )
+        try:
+            yield Lab(f"http://127.0.0.1:{port}", token, tmp_path / "_runtime")
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture
+async def chromium() -> AsyncIterator[Browser]:
+    path = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
+    if path is None:
+        pytest.skip(f"no Chromium on PATH ({', '.join(CHROMIUMS)})")
+    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    async with async_playwright() as playwright:
+        browser = await playwright.chromium.launch(executable_path=path, args=flags)
+        yield browser
+        await browser.close()
+
+
+@pytest.fixture
+async def page(chromium: Browser) -> Page:
+    return await chromium.new_page(viewport={"width": 1400, "height": 1000})
+
+
+async def open_when_up(page: Page, url: str) -> None:
+    """Go to a page of a server that has just been started."""
+    async with asyncio.timeout(60):
+        while True:
+            try:
+                await page.goto(url)
+            except Exception:  # nobody listens yet: playwright has no narrower error for it
+                await asyncio.sleep(0.2)
+            else:
+                return
