@@ -56,13 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    if asked.scenario not in SCENARIOS:
-        raise ValueError(f"unknown scenario {asked.scenario!r}; there are: {', '.join(SCENARIOS)}")
-    brokers = asked.broker or BROKERS
-    try:
-        runs = asyncio.run(compare(SCENARIOS[asked.scenario], brokers, redis=asked.redis))
-    except ExceptionGroup as errors:
-        raise errors.exceptions[0] from None
+    runs = asyncio.run(compare(asked.scenario, asked.broker or BROKERS, redis=asked.redis))
     print(ledger(runs))
     if asked.trace:
         save_traces(asked.trace, (run.trace for run in runs.values()))

@@ -192,8 +192,15 @@ class Cluster:
         )
 
     async def _join(self, name: str, server: str | None) -> Player:
-        player = Player(name, self.url, game=self.game, steer=self._steer, trace=self.trace)
         before = self.players.get(name)
+        player = Player(
+            name,
+            self.url,
+            game=self.game,
+            steer=self._steer,
+            trace=self.trace,
+            events_before=before.events_said if before else 0,
+        )
         self.players[name] = player
         try:
             await player.connect(server)

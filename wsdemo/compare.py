@@ -10,7 +10,7 @@ from typing import Any
 
 from wsdemo.cluster import open_cluster
 from wsdemo.ledger import Ledger, ledger
-from wsdemo.scenarios import Scenario
+from wsdemo.scenarios import Scenario, scenario_named
 from wsdemo.trace import Trace
 
 __all__ = ["Run", "compare"]
@@ -30,13 +30,14 @@ class Run:
 
 
 async def compare(
-    scenario: Scenario, brokers: Sequence[str] = ("none", "pubsub"), **options: Any
+    scenario: Scenario | str, brokers: Sequence[str] = ("none", "pubsub"), **options: Any
 ) -> dict[str, Run]:
-    """Run the scenario once under each broker, each on a cluster of its own, at the same time.
+    """Run a scenario, given or named, under each broker, each on a cluster of its own.
 
     `options` go to `open_cluster`. Returns the runs by broker. If one fails, the others are stopped
     and its error is raised.
     """
+    play = scenario_named(scenario) if isinstance(scenario, str) else scenario
     if len(set(brokers)) < len(brokers) or not brokers:
         raise ValueError(f"name each broker once, and at least one; got {list(brokers)}")
     lockstep = asyncio.Barrier(len(brokers))
@@ -49,12 +50,15 @@ async def compare(
         async with open_cluster(broker=broker, **options) as cluster:
             cluster.before_step = step_together
             try:
-                await scenario(cluster)
+                await play(cluster)
                 await cluster.settle()
             finally:
                 await lockstep.abort()  # a run that has ended holds nobody up
         return Run(broker, cluster.trace)
 
-    async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(run(broker)) for broker in brokers]
+    try:
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(run(broker)) for broker in brokers]
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     return {task.result().broker: task.result() for task in tasks}

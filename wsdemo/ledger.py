@@ -57,6 +57,7 @@ class _Event:
     received: Record | None = None
     publish: Record | None = None  # carried out, or not
     relays: dict[str, Record] = field(default_factory=dict)  # by server
+    too_slow: set[str] = field(default_factory=set)  # for this event
     delivered: dict[str, Record] = field(default_factory=dict)  # by player
 
 
@@ -85,9 +86,13 @@ class FateFinder:
                 self._where[record.peer] = None
             case "fault" if record.data.get("reason") == "too slow":
                 self._too_slow.add(record.peer)
+                for event in (self._events[name] for name in self._open):
+                    if record.peer in event.delivered and not event.heard[record.peer]:
+                        event.too_slow.add(record.peer)
             case "settle":
                 return [fate for event in sorted(self._open) for fate in self._close(event)]
-            case _ if record.event:
+            # An event that no server received is somebody else's, who published it on our channel.
+            case _ if record.event in self._events or record.kind in ("send", "receive"):
                 return self._follow(record)
         return []
 
@@ -113,6 +118,7 @@ class FateFinder:
                 event.publish = record
             case "relay":
                 event.relays[record.at] = record
+                event.too_slow |= self._too_slow
             case "deliver":
                 event.delivered[record.peer] = record
                 if record.peer not in self._reporting:  # as much as can be known of it
@@ -146,7 +152,7 @@ class FateFinder:
         if self._local and server != event.received.at:
             return missed("no broker between servers", event.relays.get(event.received.at))
         if server in event.relays:
-            gone: Cause = "player too slow" if player in self._too_slow else "player away"
+            gone: Cause = "player too slow" if player in event.too_slow else "player away"
             return missed(gone, event.delivered.get(player, event.relays[server]))
         if event.publish is None:
             return missed("lost with its server", event.received)
@@ -262,7 +268,8 @@ class Ledger:
         body = "".join(
             "<tr>"
             + f'<th scope="row">{row[0]}</th>'
-            + "".join(f"<td>{_emphasised(cell)}</td>" for cell in row[1:])
+            + f"<td>{row[1]}</td>"
+            + "".join(f"<td>{_emphasised(cell)}</td>" for cell in row[2:])
             + "</tr>"
             for row in rows
         )
@@ -282,7 +289,7 @@ class Ledger:
 
     def _rest(self) -> list[str]:
         more = len(self.events) - ROWS_SHOWN
-        return [f"… and {more} more events"] if more > 0 else []
+        return [f"… and {more} more event{'s' * (more > 1)}"] if more > 0 else []
 
     def _count(self, outcome: str) -> int:
         return sum(fate.outcome == outcome for fate in self._fates.values())

@@ -75,6 +75,7 @@ class Player:
         steer: Callable[[str, str], None] | None = None,
         backoff: Callable[[], Iterator[float]] = full_jitter,
         trace: Trace | None = None,
+        events_before: int = 0,
     ) -> None:
         self.name = check_name(name, "player")
         self.game = check_name(game, "game")
@@ -85,7 +86,7 @@ class Player:
         self._steer = steer
         self._backoff = backoff
         self._trace = trace
-        self._event_numbers = itertools.count(1)
+        self.events_said = events_before
         self._sync_numbers = itertools.count(1)
         self._syncs: dict[str, asyncio.Future[None]] = {}
         self._socket: ClientConnection | None = None
@@ -161,7 +162,8 @@ class Player:
     async def send(self, body: str) -> str:
         """Say something to everyone in the game, oneself included. Returns the event's id."""
         self._require_connection("send")
-        event = f"{self.name}-{next(self._event_numbers)}"
+        self.events_said += 1
+        event = f"{self.name}-{self.events_said}"
         self._record("send", self.server or "", event, body=body)
         await self._say(Send(event, body))
         return event

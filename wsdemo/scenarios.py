@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 
 from wsdemo.cluster import Cluster
 
-__all__ = ["SCENARIOS", "Scenario", "p1_moves_to_b"]
+__all__ = ["SCENARIOS", "Scenario", "p1_moves_to_b", "scenario_named"]
 
 Scenario = Callable[[Cluster], Awaitable[None]]
 
@@ -26,3 +26,10 @@ async def p1_moves_to_b(cluster: Cluster) -> None:
 
 
 SCENARIOS: dict[str, Scenario] = {"p1_moves_to_b": p1_moves_to_b}
+
+
+def scenario_named(name: str) -> Scenario:
+    """The scenario of that name. Raises `ValueError`, listing those there are."""
+    if name not in SCENARIOS:
+        raise ValueError(f"unknown scenario {name!r}; there are: {', '.join(SCENARIOS)}")
+    return SCENARIOS[name]

@@ -199,7 +199,7 @@ class Teller:
             case "connect" | "route" | "join" | "welcome" | "disconnect" | "leave":
                 return self._tell_place(record)
             case "subscribe" | "unsubscribe":
-                s = self._busy[record.at] = max(self._floor, self._busy[record.at] + 0.5)
+                s = self._busy[record.at] = max(self._now(), self._busy[record.at] + 0.5)
                 return s, [Link(s, record.at, record.kind == "subscribe")]
         return max(self._floor, self._end), []
 
@@ -217,6 +217,8 @@ class Teller:
         """An event goes one part further."""
         way = self._ways.get(record.event)
         items: list[Item] = []
+        if way is None and record.kind not in ("send", "receive"):
+            return self._now(), []  # somebody else has published it
         if way is None:
             player = record.at if record.kind == "send" else record.peer
             said = self._after(player, self._now())
@@ -242,7 +244,11 @@ class Teller:
             case "relay":
                 s = way.relayed[record.at] = way.departs
             case "deliver":
-                s = way.relayed.get(record.at, self._now())
+                there = self._joined.get(record.peer, 0.0)
+                if record.peer in self._reporting:
+                    there += 0.5  # with its welcome
+                s = max(way.relayed.get(record.at, self._now()), there)
+                s = self._after(f"{record.at} to {record.peer}", s)
                 way.delivered[record.peer] = (s, record)
                 if record.peer not in self._reporting:
                     items.append(Hop(s, s + 1, record.event, record.at, record.peer))
@@ -336,7 +342,7 @@ class Teller:
 
     def _set_out(self, way: _Way, source: str, target: str) -> float:
         """When a message that was lost left the part it got to."""
-        if source == way.sent.at:
+        if way.received is None:
             return way.said
         if source == "redis":
             return way.departs + 1

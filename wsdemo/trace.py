@@ -89,13 +89,14 @@ class Record(msgspec.Struct, frozen=True, omit_defaults=True):
 
 class _Header(msgspec.Struct, frozen=True):
     wsdemo_trace: int
-    about: dict[str, Any]
+    about: dict[str, Any] = {}
+    records: int = 0
 
 
 class Trace:
     """An append-only list of records. `about` holds what is true of the run as a whole."""
 
-    def __init__(self, **about: Any) -> None:
+    def __init__(self, /, **about: Any) -> None:
         self.about: dict[str, Any] = about
         self._records: list[Record] = []
         self._watchers: list[Callable[[Record], None]] = []
@@ -145,11 +146,15 @@ class Trace:
 
     def watch(self, watcher: Callable[[Record], None]) -> Callable[[], None]:
         """Call `watcher` with each record from now on; the result, when called, ends that."""
-        self._watchers.append(watcher)
+
+        def call(record: Record) -> None:
+            watcher(record)
 
         def unwatch() -> None:
-            if watcher in self._watchers:
-                self._watchers.remove(watcher)
+            if call in self._watchers:
+                self._watchers.remove(call)
+
+        self._watchers.append(call)
 
         return unwatch
 
@@ -184,17 +189,17 @@ class Trace:
         return f"Trace({about}): {len(self)} records"
 
 
-def _read_header(line: bytes) -> dict[str, Any]:
+def _read_header(line: bytes) -> _Header:
     try:
         header = msgspec.json.decode(line, type=_Header)
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise TraceError(f"not the header of a saved trace ({error})") from error
     if header.wsdemo_trace > SCHEMA_VERSION:
         raise TraceError(
             f"written by a later wsdemo, as trace version {header.wsdemo_trace}; "
             f"this one reads up to {SCHEMA_VERSION}, so upgrade wsdemo"
         )
-    return header.about
+    return header
 
 
 _decoder = msgspec.json.Decoder(Record)
@@ -205,7 +210,7 @@ def save_traces(path: str | PathLike[str], found: Iterable[Trace]) -> None:
     encode = msgspec.json.encode
     with Path(path).open("wb") as file:
         for trace in found:
-            file.write(encode(_Header(SCHEMA_VERSION, trace.about)) + b"\n")
+            file.write(encode(_Header(SCHEMA_VERSION, trace.about, len(trace))) + b"\n")
             file.writelines(encode(record) + b"\n" for record in trace)
 
 
@@ -213,18 +218,23 @@ def load_traces(path: str | PathLike[str]) -> dict[str, Trace]:
     """The traces in a file, by the name of their broker. Raises `TraceError` and `OSError`."""
     *lines, rest = Path(path).read_bytes().split(b"\n")
     found: dict[str, Trace] = {}
-    trace: Trace | None = None
+    trace, awaited = None, 0
     for number, line in enumerate(lines, start=1):
         try:
-            if trace is None or line.startswith(b'{"wsdemo_trace"'):
-                trace = Trace(**_read_header(line))
+            if awaited == 0:
+                header = _read_header(line)
+                trace = Trace(**header.about)
                 trace.end()
-                found[str(trace.about.get("broker", "run"))] = trace
-            else:
+                name, awaited = str(trace.about.get("broker", "run")), header.records
+                if name in found:
+                    raise TraceError(f"a second trace of {name}")
+                found[name] = trace
+            elif trace is not None:
                 trace._restore(_decoder.decode(line))
-        except (msgspec.DecodeError, UnicodeDecodeError, ValueError) as error:
+                awaited -= 1
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise TraceError(f"{path}, line {number}: {error}") from error
-    if rest or trace is None:
+    if rest or awaited or trace is None:
         raise TraceError(f"{path} is cut short in line {len(lines) + 1}; save the trace again")
     return found
 
@@ -243,14 +253,16 @@ Source = Trace | HasTrace | Mapping[str, "Trace | HasTrace"]
 
 def traces(source: Source) -> dict[str, Trace]:
     """The traces in a source, by the name of their broker. Raises `TypeError` for anything else."""
-    if isinstance(source, Trace):
-        return {str(source.about.get("broker", "run")): source}
     if isinstance(source, Mapping):
-        return {
-            str(name): run if isinstance(run, Trace) else run.trace for name, run in source.items()
-        }
-    if hasattr(source, "trace"):
-        return {str(source.trace.about.get("broker", "run")): source.trace}
+        return {str(name): _trace(run) for name, run in source.items()}
+    trace = _trace(source)
+    return {str(trace.about.get("broker", "run")): trace}
+
+
+def _trace(source: object) -> Trace:
+    trace = source if isinstance(source, Trace) else getattr(source, "trace", None)
+    if isinstance(trace, Trace):
+        return trace
     raise TypeError(
         f"cannot show {type(source).__name__}; "
         "give a cluster, its trace, or what `await compare(...)` returned"

@@ -1,0 +1,371 @@
+// The stage's pure functions: by example, and by property at many moments of many made-up runs.
+
+import assert from "node:assert/strict";
+import { test } from "node:test";
+import * as stage from "../../wsdemo/static/stage.js";
+
+const { Film, align, castOf, columnsAt, countUpTo, differences, layout, pathBetween, pointAt, reason, rowsAt, shorten, whyNot, worldAt } = stage;
+
+// A run as story.py tells it: P1 moves to B while P2 stays on A and says something.
+
+const joins = [
+  { type: "beat", s: 0, caption: "Everyone plays on A" },
+  { type: "place", s0: 0.5, s1: 1.5, player: "P1", server: "A" },
+  { type: "place", s0: 1.5, s1: 2.5, player: "P2", server: "A" },
+];
+const moves = (s) => [
+  { type: "beat", s, caption: "P1 comes back on B" },
+  { type: "place", s0: s + 0.5, s1: s + 0.5, player: "P1", server: "" },
+  { type: "place", s0: s + 1.5, s1: s + 2.5, player: "P1", server: "B" },
+];
+const hop = (event, s0, source, target) => ({ type: "hop", s0, s1: s0 + 1, event, source, target, ms: 0.5 });
+const outcome = (event, s, player, what = "heard", cause = "") => ({ type: "outcome", s, event, player, outcome: what, cause });
+
+const none = {
+  title: "Without a broker", broker: "none", servers: ["A", "B"], end: 8,
+  items: [
+    ...joins, ...moves(2.5),
+    { type: "beat", s: 5, caption: "P2 says “hide”" },
+    { type: "said", s: 5.5, event: "P2-1", player: "P2", body: "hide" },
+    hop("P2-1", 5.5, "P2", "A"), hop("P2-1", 6.5, "A", "P2"),
+    outcome("P2-1", 7.5, "P2"),
+    { type: "loss", s0: 6.5, s1: 7.5, event: "P2-1", source: "A", target: "B", players: ["P1"], cause: "no broker between servers" },
+    outcome("P2-1", 7.5, "P1", "missed", "no broker between servers"),
+  ],
+};
+const pubsub = {
+  title: "With Redis Pub/Sub", broker: "pubsub", servers: ["A", "B"], end: 10,
+  items: [
+    ...joins, { type: "link", s: 1, server: "A", up: true },
+    ...moves(2.5), { type: "link", s: 4.5, server: "B", up: true },
+    { type: "beat", s: 5, caption: "P2 says “hide”" },
+    { type: "said", s: 5.5, event: "P2-1", player: "P2", body: "hide" },
+    hop("P2-1", 5.5, "P2", "A"), hop("P2-1", 6.5, "A", "redis"),
+    hop("P2-1", 7.5, "redis", "B"), hop("P2-1", 7.5, "redis", "A"),
+    hop("P2-1", 8.5, "B", "P1"), outcome("P2-1", 9.5, "P1"),
+    hop("P2-1", 8.5, "A", "P2"), outcome("P2-1", 9.5, "P2"),
+  ],
+};
+
+const playerIn = (world, name) => world.players.find((player) => player.name === name);
+const moments = (end, step = 0.13) => Array.from({ length: Math.ceil(end / step) + 1 }, (_, at) => Math.min(end, at * step));
+
+// The same sequence of numbers every time (mulberry32).
+function chance(seed) {
+  return () => {
+    seed = (seed + 0x6d2b79f5) | 0;
+    let t = Math.imul(seed ^ (seed >>> 15), 1 | seed);
+    t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
+    return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
+  };
+}
+
+/** A run in which players join, move and speak; each event is heard or missed by each. */
+function madeUp(seed) {
+  const next = chance(seed);
+  const servers = ["A", "B", "C"].slice(0, 1 + Math.floor(next() * 3));
+  const names = Array.from({ length: 1 + Math.floor(next() * 6) }, (_, at) => `P${at + 1}`);
+  const pick = (list) => list[Math.floor(next() * list.length)];
+  const items = [];
+  const home = new Map();
+  let s = 0;
+  for (let beat = 0; beat < 4; beat += 1) {
+    items.push({ type: "beat", s, caption: `beat ${beat}` });
+    s += 0.5;
+    for (const name of names.filter(() => next() < 0.5)) {
+      if (home.has(name)) items.push({ type: "place", s0: s, s1: s, player: name, server: "" });
+      const server = pick(servers);
+      home.set(name, server);
+      items.push({ type: "place", s0: s + 1, s1: s + 2, player: name, server });
+      s += 2;
+    }
+    for (let n = 0; n < 3 && home.size; n += 1) {
+      const sender = pick([...home.keys()]);
+      const event = `${sender}-${beat}-${n}`;
+      items.push({ type: "said", s, event, player: sender, body: `word ${n}` }, hop(event, s, sender, home.get(sender)));
+      const late = [];
+      for (const [name, server] of home) {
+        if (server === home.get(sender)) {
+          items.push(hop(event, s + 1, server, name), outcome(event, s + 2, name));
+        } else {
+          late.push({ type: "loss", s0: s + 1, s1: s + 2, event, source: home.get(sender), target: server, players: [name], cause: "no broker between servers" });
+          late.push(outcome(event, s + 2, name, "missed", "no broker between servers"));
+        }
+      }
+      items.push(...late);
+      s += 0.4;
+    }
+    s += 2;
+  }
+  return { title: `run ${seed}`, broker: "none", servers, items, end: s };
+}
+
+const madeUpRuns = Array.from({ length: 30 }, (_, seed) => madeUp(seed + 1));
+
+test("counting up to a moment agrees with looking at each entry", () => {
+  const list = [0, 1, 1, 2.5, 4];
+  for (const s of [-1, 0, 1, 2, 2.5, 9]) {
+    assert.equal(countUpTo(list.map((n) => ({ s: n })), s), list.filter((n) => n <= s).length);
+  }
+});
+
+test("the runs share beats, each as long as in the run where it lasts longest", () => {
+  const { beats, length, problem } = align([new Film(none), new Film(pubsub)]);
+  assert.equal(problem, "");
+  assert.deepEqual(beats.map(({ start, duration }) => [start, duration]), [[0, 2.5], [2.5, 2.5], [5, 5]]);
+  assert.equal(length, 10);
+});
+
+test("a run whose beat is shorter waits at the beat's end", () => {
+  const alignment = align([new Film(none), new Film(pubsub)]);
+  assert.equal(alignment.storyTime(0, 6), 6);
+  assert.equal(alignment.storyTime(0, 9), 8);
+  assert.equal(alignment.storyTime(1, 9), 9);
+});
+
+test("the moment between two beats belongs to the first, and the next begins just after", () => {
+  const alignment = align([new Film(none), new Film(pubsub)]);
+  for (const [at, { begin, end }] of alignment.beats.entries()) {
+    assert.equal(alignment.beatAt(begin), at);
+    assert.equal(alignment.beatAt(end), at);
+  }
+});
+
+test("runs whose beats do not match give a sentence that names the beat and both runs", () => {
+  const other = { ...pubsub, items: pubsub.items.map((item) => (item.type === "beat" && item.s === 5 ? { ...item, caption: "P2 says “duck”" } : item)) };
+  const { problem } = align([new Film(none), new Film(other)]);
+  assert.match(problem, /beat 3/);
+  assert.match(problem, /hide.*Without a broker.*duck.*With Redis/);
+  const shorter = { ...pubsub, items: pubsub.items.filter((item) => item.type !== "beat" || item.s < 5) };
+  assert.match(align([new Film(none), new Film(shorter)]).problem, /missing/);
+  assert.equal(align([new Film(none), new Film(shorter)], true).problem, "");
+});
+
+test("a run without beats, or with something before the first, is one beat more", () => {
+  const { beats } = align([new Film({ ...none, items: none.items.filter((item) => item.type !== "beat") })]);
+  assert.deepEqual(beats.map(({ caption, end }) => [caption, end]), [["", 8]]);
+  assert.equal(align([]).length, 0);
+});
+
+test("a player is expected, connects, is connected, away, and connects elsewhere", () => {
+  const film = new Film(none);
+  const states = [0, 1, 2, 3.2, 4.5, 6].map((s) => {
+    const { state, home } = playerIn(worldAt(film, s), "P1");
+    return `${state} ${home}`;
+  });
+  assert.deepEqual(states, ["expected A", "connecting A", "connected A", "away A", "connecting B", "connected B"]);
+  assert.deepEqual(worldAt(film, 6).servers.map(({ holds }) => holds), [["P2"], ["P1"]]);
+});
+
+test("a player that has left fades away, and its connection's end does not bring it back", () => {
+  const left = [{ type: "left", s: 8, player: "P1" }, { type: "place", s0: 8, s1: 8, player: "P1", server: "" }];
+  const film = new Film({ ...none, items: [...none.items, ...left], end: 9 });
+  assert.equal(playerIn(worldAt(film, 8.1), "P1").state, "left");
+  assert.equal(playerIn(worldAt(film, 9), "P1").presence, 0);
+  assert.deepEqual(worldAt(film, 9).servers[1].holds, []);
+});
+
+test("a server is linked to Redis from when it has subscribed", () => {
+  const film = new Film(pubsub);
+  const subscribed = (s) => worldAt(film, s).servers.map((server) => server.subscribed);
+  assert.deepEqual([subscribed(0), subscribed(1), subscribed(4.5)], [[false, false], [true, false], [true, true]]);
+});
+
+test("a slot is not there, then pending, then decided", () => {
+  const film = new Film(none);
+  const slot = (s) => worldAt(film, s, { events: ["P2-1"] }).players[0].strip[0];
+  assert.equal(slot(5.4), null);
+  assert.equal(slot(6).outcome, "pending");
+  assert.deepEqual(slot(7.5), { outcome: "missed", cause: "no broker between servers" });
+});
+
+test("an event that comes twice counts once as heard and once as twice, however often it comes", () => {
+  const items = [...none.items, outcome("P2-1", 7.7, "P2", "twice"), outcome("P2-1", 7.8, "P2", "twice")];
+  const film = new Film({ ...none, items });
+  assert.deepEqual(worldAt(film, 7.6).counts, { heard: 1, missed: 1, twice: 0 });
+  assert.deepEqual(worldAt(film, 8).counts, { heard: 1, missed: 1, twice: 1 });
+});
+
+test("an event that was missed and is heard later is missed no longer", () => {
+  const film = new Film({ ...none, items: [...none.items, outcome("P2-1", 7.9, "P1")] });
+  assert.deepEqual(worldAt(film, 7.6).counts, { heard: 1, missed: 1, twice: 0 });
+  assert.deepEqual(worldAt(film, 8).counts, { heard: 2, missed: 0, twice: 0 });
+});
+
+test("a loss stays in sight until its beat ends", () => {
+  const film = new Film({ ...none, items: [...none.items, { type: "beat", s: 8, caption: "later" }], end: 9 });
+  const seen = (s, since) => worldAt(film, s, { since }).losses.length;
+  assert.deepEqual([seen(6, 5), seen(7, 5), seen(8, 5), seen(8.1, 8)], [0, 1, 1, 0]);
+});
+
+test("at every moment each token is on a hop that the run has, and nothing arrives before it left", () => {
+  for (const run of [none, pubsub, ...madeUpRuns]) {
+    const film = new Film(run);
+    const hops = run.items.filter((item) => item.type === "hop");
+    for (const s of moments(run.end)) {
+      const { tokens } = worldAt(film, s);
+      assert.equal(tokens.length, hops.filter((one) => one.s0 <= s && s < one.s1).length);
+      for (const token of tokens) {
+        assert.ok(token.s0 <= s && s <= token.s1 && token.fraction >= 0 && token.fraction <= 1);
+        assert.ok(hops.some((one) => one.event === token.event && one.source === token.source && one.target === token.target && one.s0 === token.s0));
+      }
+    }
+  }
+});
+
+test("at the end the world equals the outcomes, and the strips add up to the counts", () => {
+  for (const run of [none, pubsub, ...madeUpRuns]) {
+    const world = worldAt(new Film(run), run.end);
+    const last = new Map(run.items.filter((item) => item.type === "outcome").map((item) => [`${item.event} ${item.player}`, item.outcome]));
+    const count = (what) => [...last.values()].filter((one) => one === what).length;
+    assert.deepEqual(world.counts, { heard: count("heard"), missed: count("missed"), twice: 0 });
+    const slots = world.players.flatMap((player) => player.strip.filter(Boolean));
+    assert.equal(slots.filter((slot) => slot.outcome === "heard").length, count("heard"));
+    assert.equal(slots.filter((slot) => slot.outcome === "missed").length, count("missed"));
+    assert.equal(world.players.reduce((sum, player) => sum + player.missed, 0), count("missed"));
+  }
+});
+
+test("a player is held by at most one server, and only if it is connected", () => {
+  for (const run of madeUpRuns) {
+    const film = new Film(run);
+    for (const s of moments(run.end, 0.3)) {
+      const world = worldAt(film, s);
+      const held = world.servers.flatMap((server) => server.holds);
+      assert.equal(new Set(held).size, held.length);
+      for (const name of held) assert.equal(playerIn(world, name).state, "connected");
+    }
+  }
+});
+
+test("items in pieces make the same film as all at once", () => {
+  for (const run of [none, pubsub, ...madeUpRuns]) {
+    const whole = new Film(run);
+    for (const piece of [1, 3, 7]) {
+      const film = new Film({ ...run, items: [], end: 0 });
+      for (let at = 0; at < run.items.length; at += piece) film.append(run.items.slice(at, at + piece), run.end);
+      assert.equal(film.had, whole.had);
+      for (const s of moments(run.end, 0.7)) assert.deepEqual(worldAt(film, s), worldAt(whole, s));
+    }
+  }
+});
+
+test("adding an item to a long run costs no more than to a short one", () => {
+  const film = new Film({ ...none, items: [], end: 0 });
+  let looked = 0;
+  const counted = (s) => ({ type: "hop", get s0() { looked += 1; return s; }, s1: s + 1, event: "e", source: "A", target: "B" });
+  const cost = (from) => {
+    const before = looked;
+    for (let at = 0; at < 100; at += 1) film.append([counted(from + at)], from + at);
+    return looked - before;
+  };
+  const short = cost(0);
+  for (let s = 100; s < 5000; s += 1) film.append([counted(s)], s);
+  assert.ok(cost(5000) <= short + 10);
+});
+
+test("the strips have the same columns in all panes, the newest that fit, and say how many were before", () => {
+  const films = [new Film(none), new Film(pubsub)];
+  assert.deepEqual(columnsAt(films, align(films), 10, 5), { events: ["P2-1"], before: 0 });
+  assert.deepEqual(columnsAt(films, align(films), 4, 5), { events: [], before: 0 });
+  const run = madeUpRuns.find(({ items }) => items.filter((item) => item.type === "said").length > 6);
+  const said = run.items.filter((item) => item.type === "said").map((item) => item.event);
+  const film = new Film(run);
+  const columns = columnsAt([film], align([film]), run.end, 4);
+  assert.deepEqual(columns, { events: said.slice(-4), before: said.length - 4 });
+});
+
+test("what differs between the panes is what was decided differently, not what is pending", () => {
+  const worlds = (s) => [none, pubsub].map((run) => worldAt(new Film(run), s, { events: ["P2-1"] }));
+  assert.equal(differences(worlds(8), ["P2-1"])("P2-1", "P1"), false);
+  assert.equal(differences(worlds(10), ["P2-1"])("P2-1", "P1"), true);
+  assert.equal(differences(worlds(10), ["P2-1"])("P2-1", "P2"), false);
+});
+
+test("the parts keep clear of each other in every width and with any number of players", () => {
+  for (const width of [0, 320, 421, 600, 1600]) {
+    for (const rooms of [[1, 1], [3, 2], [8, 4], [150, 150]]) {
+      const plan = layout({ servers: ["A", "B"], rooms: new Map([["A", rooms[0]], ["B", rooms[1]]]), broker: "pubsub", width });
+      assert.ok(plan.playerX - plan.radius >= 0);
+      assert.ok(plan.playerX + plan.radius < plan.bar.x);
+      assert.ok(plan.bar.x + plan.bar.width < plan.servers[0].x);
+      assert.ok(plan.servers[0].x + plan.servers[0].width < plan.broker.x - plan.broker.rx);
+      assert.ok(plan.broker.x + plan.broker.rx <= plan.width);
+      assert.ok(plan.servers[0].y + plan.servers[0].height < plan.servers[1].y);
+      assert.ok(plan.servers[1].y + plan.servers[1].height <= plan.height);
+    }
+  }
+});
+
+test("players stand in rows of their own, within the picture, and move without jumps", () => {
+  for (const run of [none, pubsub, ...madeUpRuns]) {
+    const film = new Film(run);
+    const plan = layout({ servers: run.servers, rooms: film.rooms, broker: run.broker, width: 600 });
+    let before = new Map();
+    for (const s of moments(run.end, 0.01)) {
+      const world = worldAt(film, s);
+      const rows = rowsAt(world, plan);
+      for (const [name, { y }] of rows) {
+        assert.ok(y > 0 && y < plan.height, `${name} at ${y} of ${plan.height}`);
+        const far = Math.abs(y - (before.get(name)?.y ?? y));
+        assert.ok(far < plan.pitch / 4, `${run.title}: ${name} jumps by ${far} at ${s}`);
+      }
+      before = rows;
+      if (world.players.some((player) => player.state === "connecting" || player.state === "left")) continue;
+      const ys = [...rows.values()].map(({ y }) => y).sort((a, b) => a - b);
+      ys.slice(1).forEach((y, at) => assert.ok(y - ys[at] > plan.pitch - 0.01));
+    }
+  }
+});
+
+test("a path ends where its parts are, and a token is where the fraction says", () => {
+  const film = new Film(pubsub);
+  const plan = layout({ servers: ["A", "B"], rooms: film.rooms, broker: "pubsub", width: 600 });
+  const rows = rowsAt(worldAt(film, 10), plan);
+  const path = pathBetween(plan, rows, "P1", "B");
+  assert.deepEqual(pointAt(path, 0), path[0]);
+  assert.ok(Math.abs(pointAt(path, 1).x - plan.servers[1].x) < 1e-6);
+  assert.ok(pointAt(path, 0.5).x > pointAt(path, 0.4).x);
+  assert.deepEqual(pathBetween(plan, rows, "B", "P1"), pathBetween(plan, rows, "P1", "B").reverse());
+  assert.ok(Math.abs(pointAt(pathBetween(plan, rows, "A", "redis"), 1).x - (plan.broker.x - plan.broker.rx)) < 1e-6);
+  assert.equal(pathBetween(plan, rows, "nobody", "nowhere"), null);
+});
+
+test("hostile names and bodies become short text on one line that turns nothing around", () => {
+  assert.equal(shorten("hide"), "hide");
+  assert.equal(shorten("<img src=x onerror=alert(1)>"), "<img src=x one…");
+  assert.equal(shorten("a\u202egnol\u2066 \n\u0000b"), "a gnol b");
+  assert.equal(Array.from(shorten("x".repeat(10_000))).length, 15);
+  assert.equal(shorten("😀".repeat(20)), `${"😀".repeat(14)}…`);
+  assert.equal(shorten("שלום"), "\u2068שלום\u2069");
+  assert.equal(shorten(""), "");
+});
+
+test("a loss says in a few words what was lost and why", () => {
+  const loss = (body, target, cause) => ({ body, source: "A", target, cause });
+  const noWay = (body) => loss(body, "B", "no broker between servers");
+  assert.equal(reason([noWay("hide")]), "“hide” has no way to B");
+  assert.equal(reason([noWay("hide"), noWay("fire")]), "“hide” and “fire” have no way to B");
+  assert.equal(reason([loss("run", "P1", "player away")]), "“run”: P1 is away");
+  assert.equal(reason([loss("run", "redis", "redis down")]), "“run”: Redis is down");
+  assert.equal(reason([loss("run", "B", "a new cause")]), "“run”: a new cause");
+});
+
+test("a control that cannot act says why", () => {
+  const film = new Film(none);
+  const [on, away] = [6, 3.2].map((s) => playerIn(worldAt(film, s), "P1"));
+  assert.equal(whyNot({ action: "send" }, on, "hi"), "");
+  assert.match(whyNot({ action: "send" }, on, " "), /Write what P1 says/);
+  assert.match(whyNot({ action: "send" }, away, "hi"), /P1 is away: reconnect/);
+  assert.match(whyNot({ action: "disconnect" }, away, ""), /away already/);
+  assert.match(whyNot({ action: "reconnect", server: "B" }, on, ""), /on B already/);
+  assert.equal(whyNot({ action: "reconnect", server: "A" }, on, ""), "");
+  assert.equal(whyNot({ action: "reconnect" }, away, ""), "");
+  assert.match(whyNot({ action: "send" }, null, "hi"), /No player/);
+});
+
+test("players differ in colour or shape, and look the same in every pane", () => {
+  const items = Array.from({ length: 56 }, (_, at) => ({ type: "place", s0: at, s1: at + 1, player: `P${at}`, server: "A" }));
+  const cast = castOf([new Film({ ...none, items }), new Film({ ...none, items: items.slice().reverse() })]);
+  assert.equal(new Set([...cast.values()].map(({ hue, d }) => hue + d)).size, 56);
+});
