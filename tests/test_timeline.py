@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from matplotlib.figure import Figure
 from matplotlib.quiver import Quiver
@@ -42,7 +43,7 @@ async def test_every_arrow_points_to_what_comes_later() -> None:
     """Time goes to the right on every arrow, also where a beat of another run is longer."""
     for ax in timeline(await compare(scenarios.p1_moves_to_b)).axes:
         (arrows,) = (each for each in ax.collections if isinstance(each, Quiver))
-        assert list(arrows.U) == pytest.approx([1] * arrows.N)
+        assert np.asarray(arrows.U, float).tolist() == pytest.approx([1] * arrows.N)
 
 
 async def test_words_are_text_and_not_formulas() -> None:

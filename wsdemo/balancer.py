@@ -10,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
+from wsdemo.changes import Changes
 from wsdemo.trace import Kind, Trace
 
 __all__ = ["POLICIES", "Balancer", "Policy", "Target", "least_connections", "round_robin", "sticky"]
@@ -90,8 +91,8 @@ class Balancer:
         self._trace = trace
         self._targets: dict[str, Target] = {}
         self._next: dict[str, str] = {}  # player -> the server its next connection goes to
-        self._calls: dict[asyncio.Task[None], str] = {}  # -> the player who is calling
-        self._changed = asyncio.Condition()
+        self._calls: dict[asyncio.Task[None], str] = {}  # -> its request
+        self._changes = Changes()
         self._server: asyncio.Server | None = None
 
     @property
@@ -121,14 +122,14 @@ class Balancer:
         """The next connection of this player goes to this server, whatever the policy says."""
         self._next[player] = server
 
-    def calls(self, player: str) -> int:
-        """How many connections of this player are open."""
-        return sum(caller == player for caller in self._calls.values())
+    @property
+    def calls(self) -> set[str]:
+        """The requests of the clients that are connected, as `/?player=P1&call=2`."""
+        return set(self._calls.values())
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of the connections."""
-        async with self._changed:
-            await self._changed.wait_for(condition)
+        await self._changes.until(condition)
 
     async def start(self) -> None:
         """Listen. Raises `OSError` if the port is taken."""
@@ -139,29 +140,39 @@ class Balancer:
 
     async def stop(self) -> None:
         """Stop listening and cut what is still connected."""
-        if self._server:
-            self._server.close()
+        server, self._server = self._server, None
+        if server:
+            server.close()
         for call in tuple(self._calls):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
-    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it called just before `stop`
+            writer.transport.abort()
+            return
+        call = asyncio.get_running_loop().create_task(self._take(reader, writer))
+        self._calls[call] = ""
+        call.add_done_callback(lambda _: self._hang_up(call, writer))
+
+    def _hang_up(self, call: asyncio.Task[None], writer: asyncio.StreamWriter) -> None:
+        writer.close()
+        del self._calls[call]
+        self._changes.announce()
+
+    async def _take(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """One call, from the first byte to the last."""
         call = asyncio.current_task()
         assert call is not None
-        self._calls[call] = ""
         try:
             async with asyncio.timeout(SECONDS_FOR_HEAD):
                 head = await reader.readuntil(b"\r\n\r\n")
-            player = self._calls[call] = _caller(head)
+            request = self._calls[call] = _request(head)
+            player = _caller(request)
             address: str = writer.get_extra_info("peername")[0]
             await self._carry(head, reader, writer, player, key=player or address)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             writer.transport.abort()  # whoever is at the other end is no client, or has gone
-        finally:
-            writer.close()
-            del self._calls[call]
-            async with self._changed:
-                self._changed.notify_all()
 
     async def _carry(
         self,
@@ -172,7 +183,7 @@ class Balancer:
         key: str,
     ) -> None:
         """Connect to a server and copy both ways until either side ends."""
-        async for target in self._choices(player, key):
+        for target in self._choices(player, key):
             try:
                 async with asyncio.timeout(SECONDS_OUT):
                     upstream = await asyncio.open_connection(target.host, target.port)
@@ -190,7 +201,7 @@ class Balancer:
         writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
 
-    async def _choices(self, player: str, key: str) -> AsyncIterator[Target]:
+    def _choices(self, player: str, key: str) -> Iterator[Target]:
         """The server that was asked for, then what the policy chooses, each at most once."""
         tried: set[str] = set()
         asked_for = self._targets.get(self._next.pop(player, ""))
@@ -234,11 +245,18 @@ class Balancer:
 _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 
 
-def _caller(head: bytes) -> str:
+def _request(head: bytes) -> str:
+    """What the head of an HTTP request asks for, empty where it is no request."""
+    words = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
+    return words[1] if len(words) == 3 else ""
+
+
+def _caller(request: str) -> str:
     """The `player` of a request's query, empty where it names none."""
-    request_line = head.split(b"\r\n", 1)[0].decode("latin-1").split(" ")
-    query = urlsplit(request_line[1]).query if len(request_line) == 3 else ""
-    return parse_qs(query).get("player", [""])[0]
+    try:
+        return parse_qs(urlsplit(request).query).get("player", [""])[0]
+    except ValueError:
+        return ""
 
 
 async def _copy_both_ways(client: _Stream, server: _Stream) -> None:

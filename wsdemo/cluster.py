@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Generator, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Coroutine,
+    Generator,
+    Sequence,
+)
 from contextlib import AsyncExitStack, asynccontextmanager
 from types import TracebackType
 from typing import Any
 
 from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.brokers import Broker, LocalBroker, PubSubBroker
-from wsdemo.notebook import current_cell
+from wsdemo.notebook import Cell, current_cell
 from wsdemo.player import NotConnected, Player
 from wsdemo.protocol import check_name
 from wsdemo.redis_backend import RedisBackend, redis_backend
@@ -65,6 +73,13 @@ class Cluster:
 
     async def start(self) -> None:
         """Start Redis, the balancer and the servers. What had started ends again on an error."""
+        try:
+            await _uninterrupted(self._start())
+        except asyncio.CancelledError:
+            await self.stop()
+            raise
+
+    async def _start(self) -> None:
         self.loop = asyncio.get_running_loop()
         try:
             if self.redis:
@@ -95,6 +110,9 @@ class Cluster:
             return
         self._state = "stopped"
         self.trace.end()
+        await _uninterrupted(self._stop())
+
+    async def _stop(self) -> None:
         try:
             await asyncio.gather(*(player.stop() for player in self.players.values()))
         finally:
@@ -184,12 +202,12 @@ class Cluster:
         return True
 
     async def _only_where_it_is(self, player: Player) -> None:
-        for name, server in self.servers.items():
-            if name != player.server:
-                await server.until(lambda: player.name not in server.players(self.game))  # noqa: B023
-        await self.balancer.until(
-            lambda: self.balancer.calls(player.name) <= (1 if player.connected else 0)
-        )
+        """Return once no part takes a connection for open that the player has left behind."""
+        former = set(player.former_calls)
+        parts: list[GameServer | Balancer] = [*self.servers.values(), self.balancer]
+        for part in parts:
+            await part.until(lambda: former.isdisjoint(part.calls))  # noqa: B023
+        player.former_calls -= former
 
     async def _join(self, name: str, server: str | None) -> Player:
         before = self.players.get(name)
@@ -239,7 +257,7 @@ class Cluster:
 class _OpenCluster:
     """What `open_cluster` gives: to be awaited, or to be used with `async with`."""
 
-    def __init__(self, cluster: Cluster, cell: str | None) -> None:
+    def __init__(self, cluster: Cluster, cell: Cell | None) -> None:
         self._cluster = cluster
         self._cell = cell
 
@@ -247,11 +265,12 @@ class _OpenCluster:
         return self._open().__await__()
 
     async def _open(self) -> Cluster:
-        if self._cell is not None:
-            before = _opened_in.pop(self._cell, None)
-            if before:
-                await before.stop()
-            _opened_in[self._cell] = self._cluster
+        if self._cell:
+            run, clusters = _opened_in.get(self._cell.name, (self._cell.run, []))
+            if run != self._cell.run:
+                await asyncio.gather(*(cluster.stop() for cluster in clusters))
+                clusters = []
+            _opened_in[self._cell.name] = (self._cell.run, [*clusters, self._cluster])
         await self._cluster.start()
         return self._cluster
 
@@ -268,7 +287,8 @@ class _OpenCluster:
         await self._cluster.stop()
 
 
-_opened_in: dict[str, Cluster] = {}  # cell -> the cluster it opened last
+# Each notebook cell's last run, and the clusters it has opened.
+_opened_in: dict[str, tuple[str, list[Cluster]]] = {}
 
 
 def open_cluster(
@@ -285,11 +305,26 @@ def open_cluster(
     environment variable WSDEMO_REDIS says, or "fake". `balance` is "round-robin",
     "least-connections" or "sticky". `origins` lists further web origins whose pages may connect.
 
-    A notebook cell that is run again stops the cluster that it opened before. Raises `ValueError`
+    A notebook cell that is run again stops the clusters that it opened before. Raises `ValueError`
     for a choice that there is not, and `RedisUnavailable`.
     """
     cluster = Cluster(servers, broker, redis, balance, game, origins)
     return _OpenCluster(cluster, current_cell())
+
+
+async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
+    """Do something to its end. If a cell is interrupted meanwhile, it is only once that is done.
+
+    Half a start or half a stop would leave ports and processes that nobody knows of.
+    """
+    task = asyncio.create_task(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        if not task.cancelled():
+            task.exception()  # the interruption is what the caller has to hear of
+        raise
 
 
 def _check_choice(what: str, choice: str, choices: Collection[str]) -> None:

@@ -27,6 +27,7 @@ from wsdemo.protocol import (
     Sync,
     Synced,
     Welcome,
+    check_body,
     check_name,
     decode_from_server,
     encode,
@@ -82,7 +83,9 @@ class Player:
         self.heard: list[Event] = []
         self.errors: deque[Error] = deque(maxlen=100)
         self.server: str | None = None
-        self._url = f"{url}/?player={quote(name)}"
+        self.former_calls: set[str] = set()  # requests of connections that have ended
+        self._url = url
+        self._call_numbers = itertools.count(1)
         self._steer = steer
         self._backoff = backoff
         self._trace = trace
@@ -110,7 +113,7 @@ class Player:
     async def connect(self, server: str | None = None) -> None:
         """Connect through the balancer (to this server, if named) and join the game.
 
-        Raises `NotConnected` if no server has welcomed it within 5 s.
+        Raises `NotConnected` if no server has welcomed it within 5 s, and `JoinRefused`.
         """
         self._require_running()
         if self._life:
@@ -127,6 +130,9 @@ class Player:
             raise NotConnected(
                 f"{self.name} could not join within {JOIN_TIMEOUT:g} s: {why}"
             ) from error
+        except BaseException:  # refused, or the cell that waits for it was interrupted
+            await self.disconnect()
+            raise
 
     async def disconnect(self) -> None:
         """Close the connection and stay away."""
@@ -160,8 +166,12 @@ class Player:
         await self.disconnect()
 
     async def send(self, body: str) -> str:
-        """Say something to everyone in the game, oneself included. Returns the event's id."""
+        """Say something to everyone in the game, oneself included. Returns the event's id.
+
+        Raises `NotConnected`, and `ValueError` for a text that no event can carry.
+        """
         self._require_connection("send")
+        check_body(body)
         self.events_said += 1
         event = f"{self.name}-{self.events_said}"
         self._record("send", self.server or "", event, body=body)
@@ -192,6 +202,8 @@ class Player:
             await asyncio.wait({waiting, life}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             waiting.cancel()
+        if life.cancelled():
+            raise NotConnected(f"{self.name} was disconnected before it could join")
         if life.done():
             life.result()
 
@@ -216,8 +228,9 @@ class Player:
 
     async def _stay_connected(self) -> None:
         self._record("connect", "balancer")
+        call = f"/?player={quote(self.name)}&call={next(self._call_numbers)}"
         async with connect(
-            self._url,
+            self._url + call,
             proxy=None,  # a proxy of the system's knows nothing of this machine's loopback
             compression=None,
             max_size=MAX_FRAME,
@@ -230,6 +243,7 @@ class Player:
                 async for frame in socket:
                     self._take(decode_from_server(frame))
             finally:
+                self.former_calls.add(call)
                 self._part()
 
     def _take(self, message: FromServer) -> None:

@@ -45,6 +45,7 @@ __all__ = [
     "Sync",
     "Synced",
     "Welcome",
+    "check_body",
     "check_name",
     "decode_event",
     "decode_from_client",
@@ -254,6 +255,19 @@ def check_name(name: object, of: str) -> str:
             f"{name!r:.80} cannot be the name of a {of}: use 1 to {MAX_NAME} {_PLAIN_WORDS}"
         )
     return name
+
+
+def check_body(body: object) -> str:
+    """`body` itself, if an event can carry it. Raises `ValueError` saying why not."""
+    if not isinstance(body, str):
+        raise ValueError(f"an event carries text, not {type(body).__name__}; use str()")
+    if len(body) > MAX_BODY:
+        raise ValueError(f"an event carries at most {MAX_BODY} characters, not {len(body)}")
+    try:
+        body.encode()
+    except UnicodeEncodeError as error:
+        raise ValueError(f"an event carries whole characters only: {error}") from error
+    return body
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], frame: str | bytes) -> _T:

@@ -22,6 +22,7 @@ from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
 from wsdemo.brokers import Broker, BrokerDown
+from wsdemo.changes import Changes
 from wsdemo.protocol import (
     MAX_FRAME,
     Ack,
@@ -60,6 +61,7 @@ class Limits:
 @dataclass
 class _Game:
     players: dict[str, ServerConnection] = field(default_factory=dict)
+    written: int = 0  # bytes relayed since the last look at who does not read
     arriving: set[str] = field(default_factory=set)  # named, and waiting for the subscription
 
 
@@ -96,8 +98,8 @@ class GameServer:
         self._limits = limits or Limits()
         self._trace = trace
         self._games: dict[str, _Game] = {}
-        self._changed = asyncio.Condition()
-        self._written = 0  # bytes relayed since the last look at who does not read
+        self._visits: dict[int, str] = {}  # id of a client's connection -> its request
+        self._changes = Changes()
         self._server: Server | None = None
 
     @property
@@ -114,22 +116,32 @@ class GameServer:
         """The names of this server's players in a game, in the order in which they joined."""
         return list(self._games[game].players) if game in self._games else []
 
+    @property
+    def calls(self) -> set[str]:
+        """The requests of the clients that are connected, as `/?player=P1&call=2`."""
+        return set(self._visits.values())
+
     async def start(self) -> None:
         """Reach the broker, then listen. Raises `BrokerDown`, or `OSError` if the port is taken."""
-        await self._broker.start(self.relay)
         listener = _listen(self._host, self._port)
         self._port = listener.getsockname()[1]
         own = [f"http://{host}:{self._port}" for host in (self._host, "localhost")]
-        self._server = await serve(
-            self._handle,
-            sock=listener,
-            origins=[None, *map(Origin, own), *map(Origin, self._origins)],
-            create_connection=_Connection,
-            compression=None,  # small frames gain nothing from it, and it costs 50 KiB each
-            max_size=MAX_FRAME,
-            close_timeout=1,
-            logger=_log,
-        )
+        try:
+            await self._broker.start(self.relay)
+            self._server = await serve(
+                self._handle,
+                sock=listener,
+                origins=[None, *map(Origin, own), *map(Origin, self._origins)],
+                create_connection=_Connection,
+                compression=None,  # small frames gain nothing from it, and it costs 50 KiB each
+                max_size=MAX_FRAME,
+                close_timeout=1,
+                logger=_log,
+            )
+        except BaseException:
+            listener.close()
+            await self._broker.stop()
+            raise
 
     async def stop(self) -> None:
         """Close every connection, those that do not answer by force, and let go of the broker."""
@@ -149,23 +161,24 @@ class GameServer:
         except BadMessage as error:  # somebody else publishes on our channel
             _log.warning("server %s drops what is not an event: %s", self.name, error)
             return
-        players = self._games[game].players if game in self._games else {}
+        room = self._games.get(game) or _Game()
+        players = room.players
         if self._trace is not None:
             self._record("relay", self._broker.hub, event.id, game=game)
             for name, connection in players.items():
                 if connection.state is State.OPEN:
                     self._record("deliver", name, event.id)
         broadcast(players.values(), payload, text=True)
-        self._limit_waiting(players, len(payload))
+        self._limit_waiting(room, len(payload))
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of this server's players."""
-        async with self._changed:
-            await self._changed.wait_for(condition)
+        await self._changes.until(condition)
 
     async def _handle(self, connection: ServerConnection) -> None:
         """One client's visit, from its first frame to its last."""
         visit = _Visit(connection)
+        self._visits[id(connection)] = connection.request.path if connection.request else ""
         try:
             async with asyncio.timeout(self._limits.seconds_to_join):
                 while not visit.joined:
@@ -205,13 +218,14 @@ class GameServer:
 
     async def _join(self, visit: _Visit, join: Join) -> None:
         """Register the player once its game's events reach this server, not before."""
-        game = self._games.setdefault(join.game, _Game())
         if join.player in self._reserved_names:
-            await self._reject(visit, "name-taken", f"{join.player} is the name of a server's part")
+            await self._reject(visit, "name-taken", f"{join.player} is not a name for a player")
             return
+        game = self._games.get(join.game) or _Game()
         if join.player in game.players or join.player in game.arriving:
             await self._reject(visit, "name-taken", f"there is a {join.player} in the game already")
             return
+        self._games[join.game] = game
         visit.game, visit.player = join.game, join.player
         game.arriving.add(join.player)
         try:
@@ -227,7 +241,7 @@ class GameServer:
         self._record("join", join.player, game=join.game)
         # Without a pause in between: the welcome must come before the first event.
         broadcast([visit.connection], encode(Welcome(self.name, join.game)), text=True)
-        await self._notify()
+        self._changes.announce()
 
     async def _publish(self, visit: _Visit, send: Send) -> None:
         event = Event(send.id, visit.player, send.body)
@@ -252,15 +266,14 @@ class GameServer:
     async def _release(self, visit: _Visit) -> None:
         """Forget a client that has gone, and its game with the last of its players."""
         game = self._games.get(visit.game)
-        if game is None:
-            return
-        if visit.joined:
+        if visit.joined and game:
             del game.players[visit.player]
             self._record("disconnect", visit.player, code=visit.connection.close_code)
-        if not game.players and not game.arriving:
+        if game and not game.players and not game.arriving:
             del self._games[visit.game]
             await self._broker.unsubscribe(visit.game)
-        await self._notify()
+        del self._visits[id(visit.connection)]
+        self._changes.announce()
 
     async def _reject(self, visit: _Visit, code: ErrorCode, message: str) -> None:
         """Say what was wrong; end the connection of a client that will not learn."""
@@ -273,24 +286,20 @@ class GameServer:
     async def _say(self, visit: _Visit, message: FromServer) -> None:
         await visit.connection.send(encode(message), text=True)
 
-    def _limit_waiting(self, players: dict[str, ServerConnection], written: int) -> None:
+    def _limit_waiting(self, game: _Game, written: int) -> None:
         """Abort whoever does not read: `broadcast` would fill memory for them without end.
 
         Looks only now and then, so the bound is kept to within a quarter.
         """
-        self._written += written
-        if self._written < self._limits.bytes_waiting // 4:
+        game.written += written
+        if game.written < self._limits.bytes_waiting // 4:
             return
-        self._written = 0
-        for name, connection in players.items():
+        game.written = 0
+        for name, connection in game.players.items():
             waiting = connection.transport.get_write_buffer_size()
             if waiting > self._limits.bytes_waiting:
                 self._record("fault", name, reason="too slow", bytes_waiting=waiting)
                 connection.transport.abort()
-
-    async def _notify(self) -> None:
-        async with self._changed:
-            self._changed.notify_all()
 
     def _record(self, kind: Kind, peer: str, event: str = "", **data: Any) -> None:
         if self._trace is not None:
@@ -315,7 +324,11 @@ def _listen(host: str, port: int) -> socket.socket:
     listener = socket.socket(family, kind, socket.IPPROTO_TCP)
     if os.name == "posix":  # elsewhere it would let two programs listen on one port
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    listener.bind(address)
+    try:
+        listener.bind(address)
+    except OSError:
+        listener.close()
+        raise
     return listener
 
 

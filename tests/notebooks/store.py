@@ -1,10 +1,12 @@
 """Run every notebook from a fresh kernel and store what it puts out: `make notebooks`.
 
-Widget state is left out: a stage's PNG and words are what a reader without a kernel sees.
+Widget state is left out: a stage's PNG and words are what a reader without a kernel sees. The
+README's picture is made here too, from a run of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import os
 import sys
 from pathlib import Path
@@ -12,6 +14,8 @@ from typing import Any
 
 import nbformat
 from nbclient import NotebookClient
+
+from wsdemo import compare, timeline
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -50,6 +54,8 @@ def main() -> None:
     for path in [Path(name) for name in sys.argv[1:]] or sorted(NOTEBOOKS.glob("*.ipynb")):
         print(f"running {path.name}", flush=True)
         nbformat.write(tidy(run(path)), path)  # type: ignore[no-untyped-call]
+    runs = asyncio.run(compare("p1_moves_to_b"))
+    (NOTEBOOKS / "p1_moves_to_b.png").write_bytes(timeline(runs)._repr_png_())
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from wsdemo.trace import Kind, Trace
 __all__ = ["PubSubBroker"]
 
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
+CONNECTIONS = 16  # on which a server publishes at the same time
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
 LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
 
@@ -58,6 +59,7 @@ class PubSubBroker(Broker):
         self._confirmed_before: set[str] = set()
         self._syncs: dict[bytes, asyncio.Future[None]] = {}
         self._sync_ids = itertools.count(1)
+        self._connections = asyncio.Semaphore(CONNECTIONS)
         self._listener: asyncio.Task[None] | None = None
 
     async def start(self, relay: Relay) -> None:
@@ -68,9 +70,9 @@ class PubSubBroker(Broker):
 
     async def stop(self) -> None:
         """End listening and let go of Redis."""
-        if self._listener:
-            self._listener.cancel()
-            await asyncio.gather(self._listener, return_exceptions=True)
+        while self._listener and not self._listener.done():
+            self._listener.cancel()  # now and then the client library swallows it
+            await asyncio.wait({self._listener}, timeout=0.05)
         await self._redis.aclose()
 
     async def subscribe(self, game: str) -> None:
@@ -95,19 +97,24 @@ class PubSubBroker(Broker):
 
     async def publish(self, game: str, payload: bytes) -> int:
         """PUBLISH. The result counts the connections that Redis handed the event to."""
-        return await self._answer(self._redis.publish(self._game_prefix + game, payload))
+        async with self._connections:
+            return await self._answer(self._redis.publish(self._game_prefix + game, payload))
 
     async def sync(self) -> None:
         """Publish a marker and wait to hear it: Redis keeps the order of what it passes on.
 
-        Raises `BrokerDown` if Redis is there and does not answer.
+        A Redis that is away has nothing to pass on. One that is back is waited for. Raises
+        `BrokerDown` if Redis is there and does not answer.
         """
-        if not self._link:
-            return
         marker = b"%d" % next(self._sync_ids)
         heard = self._syncs[marker] = asyncio.get_running_loop().create_future()
         try:
-            await self._answer(self._redis.publish(self._own_channel, marker))
+            if not self._link:
+                await self._answer(self._redis.ping())
+                for channel in sorted(self._wanted):
+                    await self._answer(asyncio.shield(self._confirmation(channel)))
+            async with self._connections:
+                await self._answer(self._redis.publish(self._own_channel, marker))
             await self._answer(heard)
         except RedisGone:
             return
@@ -120,7 +127,10 @@ class PubSubBroker(Broker):
         while True:
             try:
                 async with self._redis.pubsub() as link:
-                    await link.subscribe(*sorted(self._wanted))
+                    asked: set[str] = set()
+                    while missing := self._wanted - asked:  # more may be wanted meanwhile
+                        await link.subscribe(*sorted(missing))
+                        asked |= missing
                     self._link = link
                     pause = FIRST_PAUSE
                     while True:

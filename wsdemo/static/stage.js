@@ -1224,7 +1224,7 @@ class Stage {
   actions = 0;
 
   caption = html("p", { class: "caption" });
-  progress = html("p", { class: "progress" });
+  progress = html("p", { class: "which-beat" });
   problem = html("p", { class: "problem", role: "alert", hidden: "" });
   places = html("div", { class: "panes" });
   below = html("div");

