@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import re
 import secrets
 import shutil
 import signal
@@ -108,16 +109,22 @@ class RemoteRedis(RedisBackend):
 
     def __init__(self, url: str) -> None:
         self._where = _where(url)
-        try:
-            self._redis = Redis.from_url(url, **_OPTIONS)
-        except ValueError as error:
-            raise ValueError(f"the Redis URL for {self._where} is not valid") from error
         self._url = url
+        if not self._is_valid():
+            raise ValueError(f"the Redis URL for {self._where} has options that there are not")
         self.prefix = f"wsdemo:{secrets.token_hex(4)}:"
 
     def client(self) -> Redis:
         """A client of it."""
         return Redis.from_url(self._url, **_OPTIONS)
+
+    def _is_valid(self) -> bool:
+        """Whether a client can be made; why not is not passed on, it may hold the password."""
+        try:
+            self.client().connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError):
+            return False
+        return True
 
     async def start(self) -> None:
         """See that it answers."""
@@ -166,13 +173,16 @@ class EmbeddedRedis(RedisBackend):
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="wsdemo-")
         for _ in range(3):  # another program may take the port between our look and the start
             port = self._port or _free_port()
-            self._launch(port, self._folder.name)
             try:
+                self._launch(port, self._folder.name)
                 async with asyncio.timeout(START_TIMEOUT):
                     await self._answers(port)
             except (ConnectionError, TimeoutError):
                 self._end()
                 continue
+            except BaseException:
+                await self.stop()
+                raise
             self._port = port
             return
         raise RedisUnavailable(
@@ -213,10 +223,13 @@ class EmbeddedRedis(RedisBackend):
                 if self._process is None or self._process.poll() is not None:
                     raise ConnectionError("it has ended")
                 try:
-                    await redis.ping()
-                    return
+                    answering = (await redis.info("server"))["process_id"]
                 except (RedisError, OSError):
                     await asyncio.sleep(0.005)  # a port that opens tells nobody
+                    continue
+                if answering != self._process.pid:
+                    raise ConnectionError("another Redis has taken the port")
+                return
         finally:
             await redis.aclose()
 
@@ -246,9 +259,11 @@ def redis_backend(choice: str | None = None) -> RedisBackend:
         return EmbeddedRedis()
     if choice.startswith(("redis://", "rediss://", "unix://")):
         return RemoteRedis(choice)
-    shown = choice if "@" not in choice else "(not shown, it may hold a password)"
+    shown = (
+        repr(choice) if re.fullmatch(r"[\w.:-]{1,40}", choice) else "(not shown, for its password)"
+    )
     raise ValueError(
-        f'unknown redis {shown!r}; there are: "fake", "embedded", '
+        f'unknown redis {shown}; there are: "fake", "embedded", '
         "or a URL that starts with redis://, rediss:// or unix://"
     )
 
@@ -289,9 +304,15 @@ def _where(url: str) -> str:
     """The host and port in a URL, or its path, and nothing else of it."""
     try:
         parts = urlsplit(url)
-        return parts.path if parts.scheme == "unix" else f"{parts.hostname}:{parts.port or 6379}"
+        port = parts.port or 6379
     except ValueError:
-        raise ValueError("the Redis URL has no valid host and port") from None
+        parts, port = urlsplit(""), 0
+    if not port or "@" in parts.path + parts.query + parts.fragment:
+        raise ValueError(
+            "the Redis URL has no valid host and port; "
+            "in a password, write %2F for /, %3F for ?, %23 for # and %40 for @"
+        )
+    return parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{port}"
 
 
 def _free_port() -> int:

@@ -17,7 +17,7 @@ from wsdemo import open_cluster
 from wsdemo.brokers import BrokerDown, PubSubBroker
 from wsdemo.brokers import pubsub as pubsub_module
 from wsdemo.brokers.pubsub import ANSWER_TIMEOUT
-from wsdemo.redis_backend import EmbeddedRedis, RedisBackend
+from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, RemoteRedis
 from wsdemo.trace import Trace
 
 Heard = list[bytes]
@@ -160,6 +160,69 @@ class TestWhatRedisSees:
             verbs = {command.split()[0].upper() for command in monitor.commands}
         allowed = {"HELLO", "CLIENT", "PING", "SUBSCRIBE", "UNSUBSCRIBE", "PUBLISH", "ECHO"}
         assert verbs <= allowed | {"SELECT", "AUTH", "INFO", "QUIT", "MONITOR"}
+
+
+class TestAReplyThatIsLost:
+    @pytest.mark.parametrize("reply", ["lost", "never read"])
+    async def test_is_no_second_publish(self, embedded: EmbeddedRedis, reply: str) -> None:
+        """The event went out once, though whoever sent it cannot know, and is told so."""
+        async with _no_reply_to_publish(embedded, cut=reply == "lost") as url:
+            far = RemoteRedis(url)
+            far.prefix = embedded.prefix
+            with pytest.MonkeyPatch.context() as patch:
+                if reply == "never read":
+                    patch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.2)
+                async with started(far, "A") as (a, _), started(embedded, "B") as (b, heard):
+                    await b.subscribe("g")
+                    for payload in (b"1", b"2", b"3"):
+                        with pytest.raises(BrokerDown):
+                            await within(a.publish("g", payload))
+                    await b.sync()
+            assert heard == [b"1", b"2", b"3"]
+
+
+@asynccontextmanager
+async def _no_reply_to_publish(redis: EmbeddedRedis, cut: bool) -> AsyncIterator[str]:
+    """The URL of a way to this Redis on which replies to PUBLISH get lost, or it is cut then."""
+    tasks_here: set[asyncio.Task[None]] = set()
+    port = int(redis.url.rsplit(":", 1)[1])
+
+    async def carry(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        tasks_here.add(task)
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", port)
+
+        async def back() -> None:
+            while data := await far_reader.read(65536):
+                writer.write(data)
+
+        answers = asyncio.create_task(back())
+        try:
+            while data := await reader.read(65536):
+                if b"PUBLISH" in data:
+                    answers.cancel()
+                    await asyncio.gather(answers, return_exceptions=True)
+                    far_writer.write(data)
+                    await far_reader.read(65536)  # Redis has carried it out
+                    if cut:
+                        return
+                else:
+                    far_writer.write(data)
+        except OSError:
+            pass
+        finally:
+            answers.cancel()
+            await asyncio.gather(answers, return_exceptions=True)
+            far_writer.close()
+            writer.close()
+
+    proxy = await asyncio.start_server(carry, "127.0.0.1", 0)
+    try:
+        yield f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    finally:
+        proxy.close()
+        await within(asyncio.gather(*tasks_here, return_exceptions=True))
 
 
 class TestRedisThatGoesAway:

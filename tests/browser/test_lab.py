@@ -17,6 +17,8 @@ async def run_all(page: Page, lab: Lab, notebook: str) -> Locator:
     """Open a notebook, run all its cells, and return its stages once they are drawn."""
     await open_when_up(page, lab.page_of(notebook))
     await page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+    # Whoever is faster than the kernel is asked by JupyterLab which kernel they want.
+    await page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
     await page.get_by_role("menuitem", name="Run", exact=True).click()
     await page.get_by_text("Run All Cells", exact=True).click()
     stages = page.locator(".wsdemo-stage")
