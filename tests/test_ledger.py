@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 import re
 import shlex
@@ -852,6 +853,7 @@ class World:
         self.deaf: set[str] = set()  # servers without a subscription
         self.redis_up = True
         self.under_way: list[Iterator[None]] = []
+        self.numbers = itertools.count(1)
         self.owed: set[tuple[str, str]] = set()
         self.heard: dict[tuple[str, str], int] = {}
 
@@ -915,7 +917,7 @@ class World:
         self.trace.append("settle", "scenario")
 
     def send(self, player: str) -> None:
-        event = f"{player}-{len(self.trace)}"
+        event = f"{player}-{next(self.numbers)}"
         server, visit = self.at[player], self.visits[player]
         if player.startswith("P"):
             self.owed |= {(event, each) for each in self.in_game}
