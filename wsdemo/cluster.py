@@ -195,8 +195,9 @@ class Cluster:
             await all_synced()  # ... and what was published has been heard
         except ExceptionGroup as errors:
             lost, others = errors.split(NotConnected)
-            if others:
-                raise TimeoutError from others  # a broker that does not answer
+            if others:  # a broker that does not answer
+                under_way.update(map(str, others.exceptions))
+                raise TimeoutError from others
             under_way.clear()
             return lost is None
         return True

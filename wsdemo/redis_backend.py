@@ -53,6 +53,9 @@ _OPTIONS: dict[str, Any] = {
     # Redis has closed it, and the first command after a restart is lost.
     "protocol": 2,
     "socket_connect_timeout": CONNECT_TIMEOUT,
+    # Whoever asks says how long an answer may take. With a timeout of its own, redis-py on
+    # Python 3.11 now and then swallows the cancellation of an interrupted cell.
+    "socket_timeout": None,
     "max_connections": 32,
 }
 

@@ -142,6 +142,21 @@ async def test_all_servers_relay_in_one_order(maker: Maker) -> None:
             assert heard == servers[0][1]
 
 
+async def test_what_one_server_is_given_in_an_order_stays_in_it(maker: Maker) -> None:
+    """Also when it is given the next before the first is done, and has never published before.
+
+    Two players of one server speak one after the other, and every run has to tell it so.
+    """
+    numbers = [b"%d" % number for number in range(10)]
+    for _ in range(30):
+        a, heard = await maker.start()
+        await a.subscribe("g")
+        await asyncio.gather(*(a.publish("g", number) for number in numbers))
+        await a.sync()
+        assert [payload for _, payload in heard] == numbers
+        await within(a.stop())
+
+
 async def test_sync_is_a_barrier(maker: Maker) -> None:
     """When it returns, all that was published before, here or there, has been relayed here."""
     (a, heard_a), (b, heard_b) = await maker.start(), await maker.start()

@@ -23,7 +23,6 @@ from wsdemo.trace import Kind, Trace
 __all__ = ["PubSubBroker"]
 
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
-CONNECTIONS = 16  # on which a server publishes at the same time
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
 LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
 
@@ -59,7 +58,7 @@ class PubSubBroker(Broker):
         self._confirmed_before: set[str] = set()
         self._syncs: dict[bytes, asyncio.Future[None]] = {}
         self._sync_ids = itertools.count(1)
-        self._connections = asyncio.Semaphore(CONNECTIONS)
+        self._turn = asyncio.Lock()
         self._listener: asyncio.Task[None] | None = None
 
     async def start(self, relay: Relay) -> None:
@@ -70,6 +69,9 @@ class PubSubBroker(Broker):
 
     async def stop(self) -> None:
         """End listening and let go of Redis."""
+        if self._link:
+            with suppress(BrokerDown):
+                await self._answer(self._link.unsubscribe())
         while self._listener and not self._listener.done():
             self._listener.cancel()  # now and then the client library swallows it
             await asyncio.wait({self._listener}, timeout=0.05)
@@ -97,8 +99,7 @@ class PubSubBroker(Broker):
 
     async def publish(self, game: str, payload: bytes) -> int:
         """PUBLISH. The result counts the connections that Redis handed the event to."""
-        async with self._connections:
-            return await self._answer(self._redis.publish(self._game_prefix + game, payload))
+        return await self._answer(self._publish(self._game_prefix + game, payload))
 
     async def sync(self) -> None:
         """Publish a marker and wait to hear it: Redis keeps the order of what it passes on.
@@ -113,13 +114,18 @@ class PubSubBroker(Broker):
                 await self._answer(self._redis.ping())
                 for channel in sorted(self._wanted):
                     await self._answer(asyncio.shield(self._confirmation(channel)))
-            async with self._connections:
-                await self._answer(self._redis.publish(self._own_channel, marker))
+            await self._answer(self._publish(self._own_channel, marker))
             await self._answer(heard)
         except RedisGone:
             return
         finally:
             del self._syncs[marker]
+
+    async def _publish(self, channel: str, payload: bytes) -> int:
+        """One at a time: on two connections, a second event may overtake the first."""
+        async with self._turn:
+            receivers: int = await self._redis.publish(channel, payload)
+            return receivers
 
     async def _listen(self) -> None:
         """Keep a link to Redis for as long as the server lives, and relay what comes through it."""
@@ -135,7 +141,7 @@ class PubSubBroker(Broker):
                     pause = FIRST_PAUSE
                     while True:
                         self._take(await link.get_message(timeout=None))
-            except (RedisError, OSError) as error:
+            except Exception as error:  # whatever it is, this server must not stay deaf
                 if self._link:
                     self._record("disconnect", reason=str(error))
             finally:
