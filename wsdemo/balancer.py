@@ -12,11 +12,11 @@ import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from wsdemo.changes import Changes
+from wsdemo.lifetime import Lifetime
 from wsdemo.trace import Kind, Trace
 
 __all__ = ["POLICIES", "Balancer", "Policy", "Target", "least_connections", "round_robin", "sticky"]
@@ -72,7 +72,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 }
 
 
-class Balancer:
+class Balancer(Lifetime):
     """A TCP proxy in front of the servers that are added to it."""
 
     def __init__(
@@ -228,18 +228,6 @@ class Balancer:
     def _record(self, kind: Kind, peer: str, **data: Any) -> None:
         if self._trace is not None:
             self._trace.append(kind, self.name, peer, **data)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
 
 _Stream = tuple[asyncio.StreamReader, asyncio.StreamWriter]

@@ -18,11 +18,10 @@ import socket
 import subprocess
 import sys
 import tempfile
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from importlib import resources
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 from fakeredis import FakeAsyncRedis, FakeServer
@@ -30,6 +29,8 @@ from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
+
+from wsdemo.lifetime import Lifetime
 
 __all__ = [
     "EmbeddedRedis",
@@ -64,7 +65,7 @@ class RedisUnavailable(ConnectionError):
     """There is no Redis to be had; the text says where it was looked for and what to do."""
 
 
-class RedisBackend(ABC):
+class RedisBackend(Lifetime):
     """A Redis, from `start()` to `stop()`. `prefix` goes before each key and channel."""
 
     prefix = ""
@@ -77,20 +78,8 @@ class RedisBackend(ABC):
     async def start(self) -> None:
         """Have it answer. Raises `RedisUnavailable`."""
 
-    async def stop(self) -> None:  # noqa: B027 - there is not always something to end
-        """End what `start` began."""
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
+    async def stop(self) -> None:
+        """End what `start` began, if there is something to end."""
 
 
 class FakeRedis(RedisBackend):

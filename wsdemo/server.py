@@ -12,8 +12,7 @@ import os
 import socket
 from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
@@ -23,6 +22,7 @@ from websockets.typing import Origin
 
 from wsdemo.brokers import Broker, BrokerDown
 from wsdemo.changes import Changes
+from wsdemo.lifetime import Lifetime
 from wsdemo.protocol import (
     MAX_FRAME,
     Ack,
@@ -74,7 +74,7 @@ class _Visit:
     bad_messages: int = 0
 
 
-class GameServer:
+class GameServer(Lifetime):
     """Holds the connections of its players, and is told of all others' events by its broker."""
 
     def __init__(
@@ -304,18 +304,6 @@ class GameServer:
     def _record(self, kind: Kind, peer: str, event: str = "", **data: Any) -> None:
         if self._trace is not None:
             self._trace.append(kind, self.name, peer, event, **data)
-
-    async def __aenter__(self) -> Self:
-        await self.start()
-        return self
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.stop()
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -107,7 +107,7 @@ class PubSubBroker(Broker):
         A Redis that is away has nothing to pass on. One that is back is waited for. Raises
         `BrokerDown` if Redis is there and does not answer.
         """
-        marker = b"%d" % next(self._sync_ids)
+        marker = b"sync %d" % next(self._sync_ids)
         heard = self._syncs[marker] = asyncio.get_running_loop().create_future()
         try:
             if not self._link:

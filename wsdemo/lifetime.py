@@ -1,0 +1,33 @@
+"""What starts, runs and stops, and does so with `async with`."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from types import TracebackType
+from typing import Self
+
+__all__ = ["Lifetime"]
+
+
+class Lifetime(ABC):
+    """Runs from `start()` to `stop()`."""
+
+    @abstractmethod
+    async def start(self) -> None:
+        """Be ready on return."""
+
+    @abstractmethod
+    async def stop(self) -> None:
+        """Leave nothing behind; nothing happens if it is not running."""
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.stop()
