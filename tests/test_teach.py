@@ -25,7 +25,7 @@ async def test_a_prediction_is_held_against_the_run(
     runs = await compare(scenarios.p1_moves_to_b, ["none"])
     predict("P1", misses).compare(ledger(runs)["none"])
     printed = capsys.readouterr().out
-    assert "Without a broker, P1 missed “fire” and “hide”." in printed
+    assert "Without a broker, P1 missed “hide” and “fire”." in printed
     assert says in printed
 
 

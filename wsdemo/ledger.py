@@ -31,6 +31,7 @@ Cause = Literal[
 TITLES = {"none": "Without a broker", "pubsub": "With Redis Pub/Sub"}
 ROWS_SHOWN = 40
 BODY_SHOWN = 20  # characters
+_CAPTION = "text-align: left; white-space: nowrap"
 
 
 @dataclass(frozen=True)
@@ -274,8 +275,9 @@ class Ledger:
             for row in rows
         )
         rest = "".join(f"<p>{html.escape(line)}</p>" for line in self._rest())
+        caption = f"{html.escape(self.title)}: {self.summary}"
         return (
-            f"<table><caption>{html.escape(self.title)}: {self.summary}</caption>"
+            f'<table><caption style="{_CAPTION}">{caption}</caption>'
             f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>{rest}"
         )
 

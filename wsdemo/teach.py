@@ -43,15 +43,15 @@ class Prediction:
 
     def __init__(self, player: str, missed: Iterable[str] | None) -> None:
         self._player = player
-        self._missed = None if missed is None else sorted(set(missed))
+        self._missed = None if missed is None else list(missed)
 
     def compare(self, found: Ledger) -> None:
         """Print which of the expected words the player missed in this run, and which it did not."""
-        missed = sorted({found.body(event) for event, _ in found.missed_by(self._player)})
+        missed = [found.body(event) for event, _ in found.missed_by(self._player)]
         print(f"{found.title}, {self._player} missed {_listed(missed)}.")
         if self._missed is None:
             print("You made no prediction: write one into the cell above and run it again.")
-        elif self._missed == missed:
+        elif set(self._missed) == set(missed):
             print("That is what you predicted.")
         else:
             print(f"You predicted {_listed(self._missed)}.")
