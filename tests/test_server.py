@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -588,6 +589,16 @@ class TestTheBroker:
 
 
 class TestLifetime:
+    async def test_no_event_waits_for_the_acknowledgement_of_another(self) -> None:
+        """Nagle's algorithm is off on the connections that a server accepts."""
+        async with game_server() as server, Balancer(round_robin()) as balancer:
+            balancer.add("A", "127.0.0.1", server.port)
+            async with dial(balancer.url) as p1:
+                await p1.join("P1")
+                (connection,) = server._server.connections  # type: ignore[union-attr]
+                accepted = connection.transport.get_extra_info("socket")
+                assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
     async def test_stop_says_going_away(self) -> None:
         """Players are told with 1001 that it is the server who goes."""
         async with game_server() as server, dial(server.url) as p1:
