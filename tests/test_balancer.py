@@ -209,11 +209,11 @@ class TestRouting:
     async def test_the_next_one_goes_to_the_server_that_was_asked_for(
         self, balancer: Balancer
     ) -> None:
-        """Once, and only that player's."""
+        """Once, and only the connection that opens with that request."""
         async with backend(says(b"A")) as a, backend(says(b"B")) as b:
             balancer.add("A", "127.0.0.1", a)
             balancer.add("B", "127.0.0.1", b)
-            balancer.send_next("P1", "B")
+            balancer.send("/?player=P1", "B")
             assert await who_answers(balancer, "P2") == "A"
             assert await who_answers(balancer, "P1") == "B"
             assert await who_answers(balancer, "P1") == "B"  # whose turn it is now
@@ -312,9 +312,9 @@ class TestServersThatAreDown:
             balancer.add("A", "127.0.0.1", a)
             async with backend(says(b"B")) as b:
                 balancer.add("B", "127.0.0.1", b)
-            balancer.send_next("P1", "B")
+            balancer.send("/?player=P1", "B")
             assert await who_answers(balancer) == "A"
-            balancer.send_next("P1", "nowhere")
+            balancer.send("/?player=P1", "nowhere")
             assert await who_answers(balancer) == "A"
 
     async def test_all_of_them_is_a_503(self, balancer: Balancer) -> None:

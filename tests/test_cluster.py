@@ -32,8 +32,8 @@ every_run = pytest.mark.parametrize(("broker", "redis"), RUNS)
 
 class TestWhatALearnerTypes:
     @pytest.mark.parametrize("redis", ["fake", "embedded"])
-    async def test_the_design_verbatim(self, redis: str) -> None:
-        """The lines of DESIGN.md, section 4, mean what they say."""
+    async def test_the_readme_verbatim(self, redis: str) -> None:
+        """Open, join, send, settle, hear, reconnect and stop, as the README has it."""
         cluster = await open_cluster(servers=["A", "B"], broker="pubsub", redis=redis)
         p1, p2, p3 = await cluster.join("P1", "P2", "P3", server="A")
         await p2.send("jump")

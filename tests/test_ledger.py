@@ -389,7 +389,7 @@ def test_each_player_has_a_cause_of_its_own() -> None:
 
 def test_a_later_miss_does_not_change_an_earlier_one() -> None:
     """Each settle decides the events before it, and a fate once decided stays."""
-    finder = FateFinder("none")
+    finder = FateFinder({"broker": "none"})
     trace = run(
         "none",
         APART,
@@ -1026,7 +1026,7 @@ def test_any_run_balances_once_settled(broker: str, seed: int, deeds: int) -> No
 def test_what_is_certain_does_not_change(broker: str, seed: int) -> None:
     """A fate that the beginning of a run decides is the same in the whole, unless heard again."""
     world = World(broker, seed)
-    finder = FateFinder(broker)
+    finder = FateFinder({"broker": broker})
     early: dict[tuple[str, str], Fate] = {}
     world.trace.watch(
         lambda record: early.update({(f.event, f.player): f for f in finder.feed(record)})

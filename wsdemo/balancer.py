@@ -90,7 +90,7 @@ class Balancer(Lifetime):
         self._port = port
         self._trace = trace
         self._targets: dict[str, Target] = {}
-        self._next: dict[str, str] = {}  # player -> the server its next connection goes to
+        self._sent: dict[str, str] = {}  # request -> the server its connection goes to
         self._calls: dict[asyncio.Task[None], str] = {}  # -> its request
         self._changes = Changes()
         self._server: asyncio.Server | None = None
@@ -118,9 +118,9 @@ class Balancer(Lifetime):
         """Take a server out for good. Its connections stay."""
         self._targets.pop(name, None)
 
-    def send_next(self, player: str, server: str) -> None:
-        """The next connection of this player goes to this server, whatever the policy says."""
-        self._next[player] = server
+    def send(self, request: str, server: str) -> None:
+        """The connection that opens with this request goes to this server, whatever the policy."""
+        self._sent[request] = server
 
     @property
     def calls(self) -> set[str]:
@@ -170,7 +170,7 @@ class Balancer(Lifetime):
             request = self._calls[call] = _request(head)
             player = _caller(request)
             address: str = writer.get_extra_info("peername")[0]
-            await self._carry(head, reader, writer, player, key=player or address)
+            await self._carry(head, reader, writer, request, key=player or address)
         except (OSError, asyncio.IncompleteReadError, asyncio.LimitOverrunError, TimeoutError):
             writer.transport.abort()  # whoever is at the other end is no client, or has gone
 
@@ -179,18 +179,18 @@ class Balancer(Lifetime):
         head: bytes,
         reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-        player: str,
+        request: str,
         key: str,
     ) -> None:
         """Connect to a server and copy both ways until either side ends."""
-        for target in self._choices(player, key):
+        for target in self._choices(request, key):
             try:
                 async with asyncio.timeout(SECONDS_OUT):
                     upstream = await asyncio.open_connection(target.host, target.port)
             except (OSError, TimeoutError) as error:
                 self._take_out(target, error)
                 continue
-            self._record("route", target.name, player=player)
+            self._record("route", target.name, player=_caller(request))
             target.connections += 1
             try:
                 upstream[1].write(head)
@@ -201,10 +201,10 @@ class Balancer(Lifetime):
         writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()
 
-    def _choices(self, player: str, key: str) -> Iterator[Target]:
+    def _choices(self, request: str, key: str) -> Iterator[Target]:
         """The server that was asked for, then what the policy chooses, each at most once."""
         tried: set[str] = set()
-        asked_for = self._targets.get(self._next.pop(player, ""))
+        asked_for = self._targets.get(self._sent.pop(request, ""))
         if asked_for:
             tried.add(asked_for.name)
             yield asked_for
@@ -257,9 +257,9 @@ async def _copy_both_ways(client: _Stream, server: _Stream) -> None:
         if rest and not any(copy.exception() for copy in done):
             await asyncio.wait(rest, timeout=SECONDS_OUT)  # for the other side's goodbye
     finally:
-        clean = all(
-            copy.done() and not copy.cancelled() and not copy.exception() for copy in copies
-        )
+        # A list, so that each is looked at: asyncio reports a failure that nobody has seen.
+        ended = [copy.done() and not copy.cancelled() and not copy.exception() for copy in copies]
+        clean = all(ended)
         for copy in copies:
             copy.cancel()
         for _, writer in (client, server):

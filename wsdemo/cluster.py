@@ -21,7 +21,7 @@ from wsdemo.brokers import Broker, LocalBroker, PubSubBroker
 from wsdemo.notebook import Cell, current_cell
 from wsdemo.player import NotConnected, Player
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import RedisBackend, redis_backend
+from wsdemo.redis_backend import RedisBackend, check_choice, redis_backend
 from wsdemo.server import GameServer
 from wsdemo.trace import Trace
 
@@ -58,6 +58,7 @@ class Cluster:
         self.players: dict[str, Player] = {}
         self.servers: dict[str, GameServer] = {}
         self.balancer = Balancer(POLICIES[balance](), trace=self.trace)
+        check_choice(redis)
         self.redis: RedisBackend | None = redis_backend(redis) if broker != "none" else None
         self.before_step: Callable[[], Awaitable[None]] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
@@ -73,6 +74,9 @@ class Cluster:
 
     async def start(self) -> None:
         """Start Redis, the balancer and the servers. What had started ends again on an error."""
+        if self._state != "new":
+            raise RuntimeError("a cluster starts once; open another with `await open_cluster()`")
+        self._state = "starting"
         try:
             await _uninterrupted(self._start())
         except asyncio.CancelledError:
@@ -93,6 +97,7 @@ class Cluster:
                     self._new_broker(name),
                     origins=[*own, *self._origins],
                     reserved_names=[*_PARTS, *self._names],
+                    may_join=self._may_join,
                     trace=self.trace,
                 )
                 self._parts.push_async_callback(server.stop)
@@ -126,8 +131,7 @@ class Cluster:
         self._require_running()
         for name in names:
             _check_new_name(check_name(name, "player"), (*_PARTS, *self.servers), "a part's name")
-            player = self.players.get(name)
-            if names.count(name) > 1 or (player and not player.left):
+            if names.count(name) > 1 or self._is_in_the_game(name):
                 raise ValueError(
                     f"{name} is in the game already; use its player, or join under another name"
                 )
@@ -149,22 +153,23 @@ class Cluster:
         await self.settle()
 
     async def settle(self, timeout: float = SETTLE_TIMEOUT) -> None:
-        """Return when nothing more can happen without a new action.
+        """Return when all that was done before this call has had its effect.
 
-        A barrier through the same sockets and the same broker, not a pause. Raises `TimeoutError`
-        after so many seconds, naming what is still under way.
+        A barrier through the same sockets and the same broker, not a pause; what is done meanwhile
+        is not waited for. Raises `TimeoutError` after so many seconds, naming what is under way.
         """
         self._require_running()
         under_way: set[str] = set()
         try:
             async with asyncio.timeout(timeout):
+                before = len(self.trace)
                 while not await self._at_rest(under_way):
-                    pass
+                    before = len(self.trace)
         except TimeoutError:
             raise TimeoutError(
                 f"after {timeout:g} s still under way: {'; '.join(sorted(under_way))}"
             ) from None
-        self.trace.append("settle", "scenario")
+        self.trace.append("settle", "scenario", before=before)
 
     async def _at_rest(self, under_way: set[str]) -> bool:
         """Whether every player got all the way through; not so if one lost its connection."""
@@ -180,6 +185,9 @@ class Cluster:
                     if player.connected:
                         what = f"{player.name} has no answer from server {player.server}"
                         group.create_task(waiting_for(what, player.sync()))
+                for server in self.servers.values():  # for clients that are none of ours
+                    what = f"server {server.name} has no answer from its broker"
+                    group.create_task(waiting_for(what, server.sync()))
 
         try:
             async with asyncio.TaskGroup() as group:
@@ -230,9 +238,19 @@ class Cluster:
             raise
         return player
 
-    def _steer(self, player: str, server: str) -> None:
+    def _is_in_the_game(self, name: str) -> bool:
+        player = self.players.get(name)
+        strangers = (name in server.players(self.game) for server in self.servers.values())
+        return bool(player and not player.left) or any(strangers)
+
+    def _may_join(self, name: str, request: str) -> bool:
+        """Whether whoever comes with this request is not somebody else under a player's name."""
+        player = self.players.get(name)
+        return player is None or player.left or request == player.call
+
+    def _steer(self, request: str, server: str) -> None:
         _check_choice("server", server, self.servers)
-        self.balancer.send_next(player, server)
+        self.balancer.send(request, server)
 
     def _new_broker(self, server: str) -> Broker:
         if self.redis is None:
@@ -242,7 +260,7 @@ class Cluster:
         )
 
     def _require_running(self) -> None:
-        if self._state == "new":
+        if self._state in ("new", "starting"):
             raise RuntimeError("the cluster has not started; use `await open_cluster()`")
         if self._state == "stopped":
             raise RuntimeError("the cluster is stopped; open another with `await open_cluster()`")
@@ -271,7 +289,8 @@ class _OpenCluster:
             if run != self._cell.run:
                 await asyncio.gather(*(cluster.stop() for cluster in clusters))
                 clusters = []
-            _opened_in[self._cell.name] = (self._cell.run, [*clusters, self._cluster])
+            running = [cluster for cluster in clusters if not cluster.trace.ended]
+            _opened_in[self._cell.name] = (self._cell.run, [*running, self._cluster])
         await self._cluster.start()
         return self._cluster
 

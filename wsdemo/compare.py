@@ -53,7 +53,9 @@ async def compare(
                 await play(cluster)
                 await cluster.settle()
             finally:
-                await lockstep.abort()  # a run that has ended holds nobody up
+                await (
+                    lockstep.abort()
+                )  # a run that has ended holds nobody up; the others go on alone
         return Run(broker, cluster.trace)
 
     try:

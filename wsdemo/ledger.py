@@ -11,9 +11,9 @@ import html
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, overload
+from typing import Any, Literal, overload
 
-from wsdemo.trace import HasTrace, Record, Source, Trace, traces
+from wsdemo.trace import HasTrace, Record, Source, Trace, is_elsewhere, traces
 
 __all__ = ["Cause", "Fate", "FateFinder", "Ledger", "Ledgers", "ledger"]
 
@@ -65,8 +65,9 @@ class _Event:
 class FateFinder:
     """Takes the records of a trace one by one, and gives each fate as soon as it is certain."""
 
-    def __init__(self, broker: str) -> None:
-        self._local = broker == "none"
+    def __init__(self, about: Mapping[str, Any]) -> None:
+        self._local = about.get("broker") == "none"
+        self._game = about.get("game")
         self._where: dict[str, str | None] = {}  # each player in the game -> its server
         self._reporting: set[str] = set()  # players whose own records are in the trace
         self._too_slow: set[str] = set()
@@ -75,12 +76,14 @@ class FateFinder:
 
     def feed(self, record: Record) -> list[Fate]:
         """The fates that this record decides."""
+        if is_elsewhere(record, self._game):
+            return []
         match record.kind:
             case "connect":
                 self._reporting.add(record.at)
-                self._too_slow.discard(record.at)
             case "join":
                 self._where[record.peer] = record.at
+                self._too_slow.discard(record.peer)
             case "leave":
                 self._where.pop(record.peer, None)
             case "disconnect" if self._where.get(record.peer) == record.at:
@@ -90,8 +93,10 @@ class FateFinder:
                 for event in (self._events[name] for name in self._open):
                     if record.peer in event.delivered and not event.heard[record.peer]:
                         event.too_slow.add(record.peer)
-            case "settle":
-                return [fate for event in sorted(self._open) for fate in self._close(event)]
+            case "settle":  # speaks for what had been said when it began
+                before = int(record.data.get("before", record.n))
+                said = [name for name in sorted(self._open) if self._events[name].sent.n < before]
+                return [fate for name in said for fate in self._close(name)]
             # An event that no server received is somebody else's, who published it on our channel.
             case _ if record.event in self._events or record.kind in ("send", "receive"):
                 return self._follow(record)
@@ -167,16 +172,20 @@ class Ledger:
 
     def __init__(self, trace: Trace) -> None:
         self.broker = str(trace.about.get("broker", ""))
-        finder = FateFinder(self.broker)
+        finder = FateFinder(trace.about)
+        self._heard: dict[str, list[str]] = {}  # player -> events, in the order of hearing
         self._fates: dict[tuple[str, str], Fate] = {}
         self._said: dict[str, tuple[str, str]] = {}  # event -> sender, body
         for record in trace:
             # A client outside the cluster leaves no "send"; its server's "receive" says the same.
-            if record.kind in ("send", "receive") and record.event not in self._said:
+            own = not is_elsewhere(record, trace.about.get("game"))
+            if own and record.kind in ("send", "receive") and record.event not in self._said:
                 sender = record.at if record.kind == "send" else record.peer
                 self._said[record.event] = (sender, str(record.data.get("body", "")))
             for fate in finder.feed(record):
                 self._fates[fate.event, fate.player] = fate
+                if fate.outcome == "heard":
+                    self._heard.setdefault(fate.player, []).append(fate.event)
         for fate in finder.pending():
             self._fates[fate.event, fate.player] = fate
 
@@ -202,7 +211,10 @@ class Ledger:
 
     @property
     def balances(self) -> bool:
-        """Whether each event was either heard or missed by each player, with a cause."""
+        """Whether each event was heard or missed by each player it was for, with a cause.
+
+        False while a fate is pending.
+        """
         causes = all(fate.cause for fate in self if fate.outcome == "missed")
         return causes and self.heard + self.missed == len(self._fates)
 
@@ -233,8 +245,8 @@ class Ledger:
         return [(f.event, f.cause) for f in self if f.player == player and f.outcome == "missed"]
 
     def heard_by(self, player: str) -> list[str]:
-        """The events this player heard."""
-        return [f.event for f in self if f.player == player and f.outcome in ("heard", "twice")]
+        """The events this player heard, in the order in which it heard them first."""
+        return list(self._heard.get(player, []))
 
     def __iter__(self) -> Iterator[Fate]:
         order = {event: n for n, event in enumerate(self._said)}

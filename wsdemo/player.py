@@ -8,6 +8,7 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -31,6 +32,7 @@ from wsdemo.protocol import (
     check_name,
     decode_from_server,
     encode,
+    event_name,
 )
 from wsdemo.trace import Kind, Trace
 
@@ -63,8 +65,8 @@ def full_jitter(first: float = 0.02, longest: float = 2.0) -> Iterator[float]:
 class Player:
     """One player of one game.
 
-    `heard` holds the events it has heard, in order. `steer`, if given, is called with the player's
-    name and a server's name when it is to connect to that one server.
+    `heard` holds the events it has heard, in order. `steer`, if given, is called with the request
+    of a connection and a server's name when that connection is to go to that one server.
     """
 
     def __init__(
@@ -85,7 +87,9 @@ class Player:
         self.server: str | None = None
         self.former_calls: set[str] = set()  # requests of connections that have ended
         self._url = url
-        self._call_numbers = itertools.count(1)
+        self._calls = 0
+        self._wish: str | None = None  # the server that the next welcome is to come from
+        self._moving = asyncio.Lock()  # one connect, disconnect, reconnect or leave at a time
         self._steer = steer
         self._backoff = backoff
         self._trace = trace
@@ -106,6 +110,11 @@ class Player:
         return self._welcomed.is_set()
 
     @property
+    def call(self) -> str:
+        """The request with which it has made, or tries to make, its connection."""
+        return self._call(self._calls)
+
+    @property
     def coming_back(self) -> bool:
         """Whether it is on its way to a connection."""
         return self._life is not None and not self.connected
@@ -115,27 +124,60 @@ class Player:
 
         Raises `NotConnected` if no server has welcomed it within 5 s, and `JoinRefused`.
         """
+        async with self._moving:
+            await self._connect(server)
+
+    async def disconnect(self) -> None:
+        """Close the connection, or give up making one, and stay away."""
+        if self._life and not self.connected:
+            self._life.cancel()  # whoever waits for it is told, and lets go of the lock
+        async with self._moving:
+            await self._disconnect()
+
+    async def reconnect(self, server: str | None = None) -> None:
+        """Drop the connection, if there is one, and make another (to this server, if named)."""
+        async with self._moving:
+            self._require_running()
+            self._wish_for(server)
+            await self._disconnect()
+            await self._connect(server)
+
+    async def leave(self) -> None:
+        """Leave the game for good. On return nothing that is said is for this player any more."""
+        async with self._moving:
+            socket = self._require_connection("leave")
+            await self._say(Leave())
+            self.left = True
+            with suppress(TimeoutError):
+                async with asyncio.timeout(JOIN_TIMEOUT):
+                    await socket.wait_closed()  # by the server, once it has taken the player out
+            await self._disconnect()
+
+    async def stop(self) -> None:
+        """Disconnect because the run is over, whatever else is under way."""
+        self._stopped = True
+        await self._disconnect()
+
+    async def _connect(self, server: str | None) -> None:
         self._require_running()
         if self._life:
             raise RuntimeError(f"{self.name} is connected already; use reconnect()")
-        if server is not None:
-            self._ask_for(server)
+        self._wish_for(server)
         self._life = asyncio.create_task(self._live(), name=f"player {self.name}")
         try:
             async with asyncio.timeout(JOIN_TIMEOUT):
                 await self.welcomed()
         except TimeoutError as error:
-            await self.disconnect()
+            await self._disconnect()
             why = self._last_error or "no server has answered"
             raise NotConnected(
                 f"{self.name} could not join within {JOIN_TIMEOUT:g} s: {why}"
             ) from error
         except BaseException:  # refused, or the cell that waits for it was interrupted
-            await self.disconnect()
+            await self._disconnect()
             raise
 
-    async def disconnect(self) -> None:
-        """Close the connection and stay away."""
+    async def _disconnect(self) -> None:
         life, self._life = self._life, None
         if life is None:
             return
@@ -145,25 +187,6 @@ class Player:
         finally:
             life.cancel()
         await asyncio.gather(life, return_exceptions=True)
-
-    async def reconnect(self, server: str | None = None) -> None:
-        """Drop the connection, if there is one, and make another (to this server, if named)."""
-        self._require_running()
-        if server is not None:
-            self._ask_for(server)
-        await self.disconnect()
-        await self.connect()
-
-    async def leave(self) -> None:
-        """Leave the game for good: nothing said from now on is for this player."""
-        await self._say(Leave())
-        self.left = True
-        await self.disconnect()
-
-    async def stop(self) -> None:
-        """Disconnect because the run is over."""
-        self._stopped = True
-        await self.disconnect()
 
     async def send(self, body: str) -> str:
         """Say something to everyone in the game, oneself included. Returns the event's id.
@@ -224,11 +247,16 @@ class Player:
                 self._last_error = error
             if clock() - began > STABLE:
                 delays = self._backoff()
+            if self.left:
+                return
             await asyncio.sleep(next(delays))
 
     async def _stay_connected(self) -> None:
         self._record("connect", "balancer")
-        call = f"/?player={quote(self.name)}&call={next(self._call_numbers)}"
+        self._calls += 1
+        if self._wish is not None and self._steer is not None:
+            self._steer(self.call, self._wish)
+        call = self.call
         async with connect(
             self._url + call,
             proxy=None,  # a proxy of the system's knows nothing of this machine's loopback
@@ -250,10 +278,12 @@ class Player:
         match message:
             case Event():
                 self.heard.append(message)
-                self._record("hear", self.server or "", message.id)
+                said = event_name(message.player, message.id)
+                self._record("hear", self.server or "", said)
             case Welcome():
                 self.server = message.server
                 self._known = True
+                self._wish = None
                 self._welcomed.set()
                 self._record("welcome", message.server)
             case Synced():
@@ -293,9 +323,11 @@ class Player:
     def _require_connection(self, verb: str) -> ClientConnection:
         self._require_running()
         if self._socket is None or not self.connected:
+            name = self.name.lower()
+            player = name if name.isidentifier() else f"cluster.player({self.name!r})"
             raise NotConnected(
                 f"{self.name} cannot {verb} while disconnected; "
-                f"call `await {self.name.lower()}.reconnect()` first"
+                f"call `await {player}.reconnect()` first"
             )
         return self._socket
 
@@ -309,10 +341,16 @@ class Player:
                 f"{self.name} has left the game; call `await cluster.join({self.name!r})` first"
             )
 
-    def _ask_for(self, server: str) -> None:
-        if self._steer is None:
+    def _wish_for(self, server: str | None) -> None:
+        """Be sent to this server, once. Raises `ValueError` if there is none of that name."""
+        if server is not None and self._steer is None:
             raise RuntimeError(f"{self.name} has no balancer that could send it to {server}")
-        self._steer(self.name, server)
+        if server is not None and self._steer is not None:
+            self._steer(self._call(self._calls + 1), server)
+        self._wish = server
+
+    def _call(self, number: int) -> str:
+        return f"/?player={quote(self.name)}&call={number}"
 
     def _record(self, kind: Kind, peer: str, event: str = "", **data: Any) -> None:
         if self._trace is not None:

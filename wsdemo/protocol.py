@@ -9,10 +9,11 @@ Each message is one JSON object in a text frame; its "type" says which of these 
     {"type":"sync","id":"1"}                          {"type":"synced","id":"1"}
     {"type":"leave"}                                  {"type":"error","code":"...","message":"..."}
 
-A client joins first, and hears its own events too. Where the broker numbers the events, "welcome"
-carries "epoch", "seq" and "recovered", "event" carries "seq", and a "join" may carry
-"resume": {"epoch", "seq"}. "synced" answers a "sync" once everything this client sent before has
-been published, and everything published before has been written to this client.
+A client joins first, and hears its own events too. An event's id is its sender's own choice; a
+retry carries the same one. "synced" answers a "sync" once everything this client sent before has
+been published, and everything published before has been written to this client. Where a broker
+numbers the events, "welcome" carries "epoch", "seq" and "recovered", "event" carries "seq", and a
+"join" may carry "resume": {"epoch", "seq"}; no broker does yet, so nothing is "stored".
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ __all__ = [
     "decode_from_client",
     "decode_from_server",
     "encode",
+    "event_name",
 ]
 
 _T = TypeVar("_T")
@@ -246,6 +248,17 @@ def decode_event(payload: bytes) -> Event:
         return _event.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"{error!s:.200}") from error
+
+
+def event_name(player: str, event: str) -> str:
+    """What an event is called where the events of all players stand together, as in a trace.
+
+    An id is its sender's own: two clients may both call an event "1". The ids that `Player` gives,
+    P2-1 and so on, say whose they are; any other gets its sender's name in front.
+    """
+    number = event.removeprefix(f"{player}-")
+    own = number != event and number.isascii() and number.isdigit()
+    return event if own else f"{player}/{event}"
 
 
 def check_name(name: object, of: str) -> str:

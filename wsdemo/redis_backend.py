@@ -38,6 +38,7 @@ __all__ = [
     "RedisBackend",
     "RedisUnavailable",
     "RemoteRedis",
+    "check_choice",
     "find_server_binary",
     "redis_backend",
 ]
@@ -244,13 +245,20 @@ def redis_backend(choice: str | None = None) -> RedisBackend:
 
     Raises `ValueError` for anything else, `RedisUnavailable` where there is no server to embed.
     """
-    choice = choice or os.environ.get("WSDEMO_REDIS") or "fake"
+    choice = check_choice(choice)
     if choice == "fake":
         return FakeRedis()
-    if choice == "embedded":
-        return EmbeddedRedis()
+    return EmbeddedRedis() if choice == "embedded" else RemoteRedis(choice)
+
+
+def check_choice(choice: str | None = None) -> str:
+    """What `redis_backend` would take. Raises `ValueError`, listing what there is."""
+    choice = choice or os.environ.get("WSDEMO_REDIS") or "fake"
+    if choice in ("fake", "embedded"):
+        return choice
     if choice.startswith(("redis://", "rediss://", "unix://")):
-        return RemoteRedis(choice)
+        _where(choice)
+        return choice
     shown = (
         repr(choice) if re.fullmatch(r"[\w.:-]{1,40}", choice) else "(not shown, for its password)"
     )

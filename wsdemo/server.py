@@ -41,6 +41,7 @@ from wsdemo.protocol import (
     decode_event,
     decode_from_client,
     encode,
+    event_name,
 )
 from wsdemo.trace import Kind, Trace
 
@@ -75,7 +76,11 @@ class _Visit:
 
 
 class GameServer(Lifetime):
-    """Holds the connections of its players, and is told of all others' events by its broker."""
+    """Holds the connections of its players, and is told of all others' events by its broker.
+
+    `may_join` is asked with a player's name and the request it came with: a server alone knows only
+    its own players, and whoever runs several may know of one with that name elsewhere.
+    """
 
     def __init__(
         self,
@@ -86,6 +91,7 @@ class GameServer(Lifetime):
         port: int = 0,
         origins: Collection[str] = (),
         reserved_names: Collection[str] = (),
+        may_join: Callable[[str, str], bool] = lambda player, request: True,
         limits: Limits | None = None,
         trace: Trace | None = None,
     ) -> None:
@@ -95,6 +101,7 @@ class GameServer(Lifetime):
         self._port = port
         self._origins = origins
         self._reserved_names = {name, *reserved_names}
+        self._may_join = may_join
         self._limits = limits or Limits()
         self._trace = trace
         self._games: dict[str, _Game] = {}
@@ -164,12 +171,20 @@ class GameServer(Lifetime):
         room = self._games.get(game) or _Game()
         players = room.players
         if self._trace is not None:
-            self._record("relay", self._broker.hub, event.id, game=game)
+            said = event_name(event.player, event.id)
+            self._record("relay", self._broker.hub, said, game=game)
             for name, connection in players.items():
                 if connection.state is State.OPEN:
-                    self._record("deliver", name, event.id)
+                    self._record("deliver", name, said, game=game)
         broadcast(players.values(), payload, text=True)
         self._limit_waiting(room, len(payload))
+
+    async def sync(self) -> None:
+        """Return once what was received before this call is published, and relayed here, or lost.
+
+        Raises `BrokerDown` if the broker does not answer.
+        """
+        await self._broker.sync()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of this server's players."""
@@ -212,6 +227,7 @@ class GameServer(Lifetime):
                 await self._sync(visit, message)
             case Leave():
                 self._record("leave", visit.player, game=visit.game)
+                self._deregister(visit)  # first, so that whoever sees the close may join again
                 await visit.connection.close(Close.DONE)
             case Ack():
                 pass  # a broker that keeps nothing has nothing to strike off
@@ -220,6 +236,9 @@ class GameServer(Lifetime):
         """Register the player once its game's events reach this server, not before."""
         if join.player in self._reserved_names:
             await self._reject(visit, "name-taken", f"{join.player} is not a name for a player")
+            return
+        if not self._may_join(join.player, self._visits[id(visit.connection)]):
+            await self._reject(visit, "name-taken", f"there is a {join.player} in the game already")
             return
         game = self._games.get(join.game) or _Game()
         if join.player in game.players or join.player in game.arriving:
@@ -245,15 +264,16 @@ class GameServer(Lifetime):
 
     async def _publish(self, visit: _Visit, send: Send) -> None:
         event = Event(send.id, visit.player, send.body)
-        self._record("receive", visit.player, event.id, body=event.body)
+        said, game = event_name(visit.player, send.id), visit.game
+        self._record("receive", visit.player, said, game=game, body=event.body)
         try:
             receivers = await self._broker.publish(visit.game, encode(event))
         except BrokerDown as error:
-            self._record("unpublished", self._broker.hub, event.id, reason=str(error))
+            self._record("unpublished", self._broker.hub, said, game=game, reason=str(error))
             await self._say(visit, Error("broker-down", str(error), event.id))
             return
         if self._broker.hub:
-            self._record("publish", self._broker.hub, event.id, receivers=receivers)
+            self._record("publish", self._broker.hub, said, game=game, receivers=receivers)
 
     async def _sync(self, visit: _Visit, sync: Sync) -> None:
         try:
@@ -265,15 +285,21 @@ class GameServer(Lifetime):
 
     async def _release(self, visit: _Visit) -> None:
         """Forget a client that has gone, and its game with the last of its players."""
+        self._deregister(visit)
         game = self._games.get(visit.game)
-        if visit.joined and game:
-            del game.players[visit.player]
-            self._record("disconnect", visit.player, code=visit.connection.close_code)
         if game and not game.players and not game.arriving:
             del self._games[visit.game]
             await self._broker.unsubscribe(visit.game)
         del self._visits[id(visit.connection)]
         self._changes.announce()
+
+    def _deregister(self, visit: _Visit) -> None:
+        """From here on, no event is for this connection."""
+        if visit.joined:
+            visit.joined = False
+            del self._games[visit.game].players[visit.player]
+            code = visit.connection.close_code
+            self._record("disconnect", visit.player, game=visit.game, code=code)
 
     async def _reject(self, visit: _Visit, code: ErrorCode, message: str) -> None:
         """Say what was wrong; end the connection of a client that will not learn."""

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 import msgspec
 
 from wsdemo.ledger import TITLES, Fate, FateFinder
-from wsdemo.trace import Record, Trace
+from wsdemo.trace import Record, Trace, is_elsewhere
 
 __all__ = [
     "Beat",
@@ -153,7 +153,7 @@ class Teller:
 
     def __init__(self, trace: Trace) -> None:
         self._about = trace.about
-        self._fates = FateFinder(str(trace.about.get("broker", "")))
+        self._fates = FateFinder(trace.about)
         self._floor = 0.0  # nothing happens earlier any more
         self._end = 0.0
         self._shown: list[float] = []  # the story time of each record
@@ -191,6 +191,8 @@ class Teller:
 
     def _tell(self, record: Record) -> tuple[float, list[Item]]:
         """When the record happens in the story, and what it adds."""
+        if is_elsewhere(record, self._about.get("game")):
+            return self._now(), []
         match record.kind:
             case "step":
                 return self._end, [Beat(self._end, str(record.data.get("caption", "")))]

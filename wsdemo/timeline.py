@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from bisect import bisect_left, bisect_right
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, zip_longest
 from typing import Any
 
+from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
@@ -21,7 +23,7 @@ from PIL import Image
 
 from wsdemo.ledger import ledger
 from wsdemo.story import Beat, Hop, Left, Link, Loss, Outcome, Place, Said, Story, tell
-from wsdemo.trace import Source, traces
+from wsdemo.trace import Source, Trace, traces
 
 __all__ = ["Timeline", "timeline"]
 
@@ -30,6 +32,16 @@ __all__ = ["Timeline", "timeline"]
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#5D5D5D"]
 MARKERS = ["o", "^", "s", "D", "p", "*", "P", "h"]
 INK, QUIET, REDIS = "#1f2933", "#7b8794", "#9b2226"
+# matplotlib's own first; the others have the letters of other scripts, where they are installed.
+FONTS = (
+    "DejaVu Sans",
+    "Noto Sans CJK JP",
+    "Noto Sans Devanagari",
+    "Hiragino Sans",
+    "Arial Unicode MS",
+    "Microsoft YaHei",
+    "Nirmala UI",
+)
 LONGEST = 64.0  # hops from left to right; of a longer run, the end is shown
 MOST_HOPS = 1000  # arrows; more than that could not be told apart
 WORD_SHOWN = 14  # characters
@@ -48,13 +60,24 @@ class Timeline(Figure):
         Image.open(drawn).convert("RGB").quantize(128).save(packed, format="png", optimize=True)
         return packed.getvalue()
 
+    def savefig(self, fname: Any, **options: Any) -> None:
+        """As matplotlib does it, without a warning for each letter that no font here has."""
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
+            super().savefig(fname, **options)
+
     def __repr__(self) -> str:
         return self.words
 
 
 def timeline(source: Source) -> Timeline:
     """The diagram of a trace, a live cluster, or the runs that `compare` returned."""
-    found = traces(source)
+    installed = set(font_manager.get_font_names())
+    with rc_context({"font.family": [font for font in FONTS if font in installed]}):
+        return _draw(traces(source))
+
+
+def _draw(found: Mapping[str, Trace]) -> Timeline:
     stories = [tell(trace) for trace in found.values()]
     beats = _common_beats(stories)
     lanes = [_lanes(story) for story in stories]

@@ -23,6 +23,7 @@ __all__ = [
     "Source",
     "Trace",
     "TraceError",
+    "is_elsewhere",
     "load_traces",
     "save_traces",
     "traces",
@@ -41,7 +42,7 @@ Kind = Literal[
     "welcome",  # player <- server
     "disconnect",  # player or server: the other end is gone
     "leave",  # server <- player: it left the game and is owed nothing more
-    # one event's way
+    # one event's way; store, ack, replay and duplicate belong to brokers that keep events
     "send",  # player -> server, with data["body"]
     "receive",  # server <- player
     "publish",  # server -> redis: carried out, with data["receivers"]
@@ -167,7 +168,9 @@ class Trace:
         """Read what `save` wrote. Raises `TraceError` for anything else, `OSError` for no file."""
         found = load_traces(path)
         if len(found) > 1:
-            raise TraceError(f"{path} holds {len(found)} traces; read it with `load_traces`")
+            raise TraceError(
+                f"{path} holds {len(found)} traces; read it with `wsdemo.trace.load_traces`"
+            )
         return next(iter(found.values()))
 
     def _restore(self, record: Record) -> None:
@@ -237,6 +240,11 @@ def load_traces(path: str | PathLike[str]) -> dict[str, Trace]:
     if rest or awaited or trace is None:
         raise TraceError(f"{path} is cut short in line {len(lines) + 1}; save the trace again")
     return found
+
+
+def is_elsewhere(record: Record, game: object) -> bool:
+    """Whether a record is about another game: servers that a cluster shares may hold several."""
+    return game is not None and record.data.get("game", game) != game
 
 
 class HasTrace(Protocol):

@@ -194,7 +194,8 @@ class PubSubBroker(Broker):
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 return await answer
         except TimeoutError as error:
-            raise BrokerDown(f"Redis has not answered for {ANSWER_TIMEOUT:g} s") from error
+            what = "has not answered" if self._link else "has been out of reach"
+            raise BrokerDown(f"Redis {what} for {ANSWER_TIMEOUT:g} s") from error
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis is out of reach: {error}") from error
 
