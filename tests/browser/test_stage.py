@@ -1,0 +1,439 @@
+"""The stage in a real browser: its controls, its keys, what it reads out, and what it leaves behind.
+
+Most tests open a page that a real run was saved to, from disk and without a network.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.async_api import Browser, Locator, Page, expect
+
+from tests.browser.conftest import ARTEFACTS
+from wsdemo import Cluster, Stage, Trace, compare, scenarios
+from wsdemo.page import module, style
+from wsdemo.trace import save_traces
+
+AXE = Path(sys.prefix, "npm", "node_modules", "axe-core", "axe.min.js")
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+RULES_OF_PAGES = ["landmark-one-main", "page-has-heading-one", "region", "heading-order"]
+
+HOSTILE = "<img src=x onerror=window.broken=1>"
+TURNED = "\u202eturned\u2066"
+
+
+async def hostile(cluster: Cluster) -> None:
+    """Names and bodies that would be markup, turn the text around, or never end."""
+    async with cluster.step(f"{HOSTILE} plays on A {TURNED}"):
+        (p1, _) = await cluster.join("<b>P1</b>", "P2", server="A")
+        await p1.send(HOSTILE)
+        await p1.send(TURNED + "x" * 10_000)
+
+
+def count_frames(page: Page) -> Any:
+    return page.add_init_script(
+        """window.asked = 0;
+        const ask = window.requestAnimationFrame;
+        window.requestAnimationFrame = (callback) => { window.asked += 1; return ask(callback); };
+        """
+    )
+
+
+@pytest.fixture
+async def saved(tmp_path: Path) -> Path:
+    """The page of P1 moving to B, without a broker and with Pub/Sub."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, redis="fake"))
+    stage.save_html(tmp_path / "saved.html")
+    return tmp_path / "saved.html"
+
+
+@pytest.fixture
+async def offline(chromium: Browser) -> AsyncIterator[Page]:
+    """A browser page without a network, in which nothing may be asked for nor go wrong."""
+    context = await chromium.new_context(offline=True, viewport={"width": 1200, "height": 1000})
+    page = await context.new_page()
+    wrong: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text))
+    asked: list[str] = []
+    page.on("request", lambda request: asked.append(request.url))
+    await count_frames(page)
+    yield page
+    assert not wrong
+    assert all(url.startswith(("file:", "about:", "data:")) for url in asked)
+    await context.close()
+
+
+async def opened(page: Page, path: Path) -> Locator:
+    await page.goto(path.as_uri())
+    stage = page.locator(".wsdemo-stage")
+    await expect(stage.locator("[data-pane]").first).to_be_visible()
+    return stage
+
+
+async def caption(stage: Locator) -> str:
+    return await stage.locator(".caption").inner_text()
+
+
+async def playhead(stage: Locator) -> float:
+    return float(await stage.get_by_label("Playhead").input_value())
+
+
+async def still(page: Page, stage: Locator) -> bool:
+    """Whether it has stopped asking for frames."""
+    before = await page.evaluate("asked")
+    await page.evaluate("() => new Promise(done => setTimeout(done, 100))")
+    return bool(await page.evaluate("asked") == before)
+
+
+async def keep(page: Page, name: str) -> None:
+    ARTEFACTS.mkdir(exist_ok=True)
+    await page.screenshot(path=ARTEFACTS / f"stage_{name}.png", full_page=True)
+
+
+async def test_a_saved_page_plays_from_disk_without_a_network(offline: Page, saved: Path) -> None:
+    """It plays every beat by itself, and ends with what the ledger says, and no frame more."""
+    stage = await opened(offline, saved)
+    await stage.get_by_label("Speed").select_option("4")
+    await stage.get_by_role("button", name="Play", exact=True).click()
+    await stage.locator("[data-token]").first.wait_for()
+    await keep(offline, "playing")
+    counts = stage.locator(".counts")
+    await expect(counts.nth(0)).to_have_text("heard 10 · missed 2 · twice 0", timeout=60_000)
+    await expect(counts.nth(1)).to_have_text("heard 12 · missed 0 · twice 0")
+    await expect(stage.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=30_000)
+    assert await still(offline, stage)
+    await keep(offline, "end")
+
+
+async def test_the_keys(offline: Page, saved: Path) -> None:
+    """Every key of the list does what the list says, while the stage has the focus."""
+    stage = await opened(offline, saved)
+    await stage.focus()
+    press = offline.keyboard.press
+
+    await press("Space")
+    await expect(stage.get_by_role("button", name="Pause")).to_be_visible()
+    await press("Space")
+    assert await still(offline, stage)
+
+    await press("End")
+    assert await playhead(stage) == 4
+    await press("Home")
+    assert await playhead(stage) == 0
+    await press("ArrowRight")
+    await expect(stage.get_by_role("button", name="Pause")).to_be_visible()
+    await press("ArrowRight")  # to the end of what plays
+    assert await playhead(stage) == 1
+    await press("PageDown")
+    assert await caption(stage) == "P1 drops, and the balancer puts it on server B"
+    await press("PageDown")
+    await press("ArrowLeft")
+    await press("PageUp")
+    assert await caption(stage) == "P1, P2 and P3 play on server A"
+
+    speed = stage.get_by_label("Speed")
+    for key, value in [(".", "2"), (".", "4"), (".", "4"), (",", "2"), (",", "1"), (",", "0.5")]:
+        await press(key)
+        assert await speed.input_value() == value
+
+    panes = stage.locator("[data-pane]")
+    for shown in ([True, False], [False, True], [True, True]):
+        await press("c")
+        assert [await panes.nth(n).is_visible() for n in (0, 1)] == shown
+
+    notes, keys = stage.get_by_label("Notes"), stage.get_by_label("Keys", exact=True).last
+    for key, part in (("n", notes), ("?", keys)):
+        await press(key)
+        await expect(part).to_be_visible()
+        await press(key)
+        await expect(part).to_be_hidden()
+
+    await press("End")
+    await press("i")
+    await expect(stage.get_by_label("Inspector")).to_contain_text("“fire” from P3")
+    await press("Escape")
+    await expect(stage.get_by_label("Inspector")).to_be_hidden()
+
+
+async def test_keys_act_only_while_the_stage_has_the_focus(offline: Page, saved: Path) -> None:
+    """Keys pressed elsewhere on the page do nothing, and combinations stay the browser's."""
+    stage = await opened(offline, saved)
+    await offline.keyboard.press("End")
+    assert await playhead(stage) == 0
+    await stage.focus()
+    await offline.keyboard.press("Control+End")
+    assert await playhead(stage) == 0
+
+
+async def test_the_buttons(offline: Page, saved: Path) -> None:
+    """Start, step, end, a beat by its caption, and the scrubber; what cannot act says why."""
+    stage = await opened(offline, saved)
+    button = lambda name: stage.get_by_role("button", name=name)  # noqa: E731
+    assert await button("Start").get_attribute("aria-description") == "This is the beginning."
+    await button("Step forward").click()
+    await button("Step forward").click()
+    assert await playhead(stage) == 1
+    await button("Beat 3: P2, still on A, says “hide”").click()
+    assert await caption(stage) == "P2, still on A, says “hide”"
+    await button("Step back").click()
+    assert await caption(stage) == "P1 drops, and the balancer puts it on server B"
+    await button("End").click()
+    assert await button("Step forward").get_attribute("aria-description") == "This is the end."
+    await stage.get_by_label("Playhead").fill("2.5")
+    assert await caption(stage) == "P2, still on A, says “hide”"
+    await button("Start").click()
+    assert await playhead(stage) == 0
+
+
+async def test_a_token_shows_its_way_and_opens_the_inspector(offline: Page, saved: Path) -> None:
+    """With the focus on it its whole way is lit, with latencies; Enter shows its real frames."""
+    stage = await opened(offline, saved)
+    pane = stage.locator("[data-pane=pubsub]")
+    await stage.get_by_label("Playhead").fill("2.6")
+    token = pane.locator("[data-token]").first
+    await token.focus()
+    # P2 to A, A to Redis, Redis to both servers, and to each of three players.
+    await expect(pane.locator(".light")).to_have_count(7)
+    await expect(pane.locator(".latency").filter(has_text="ms").first).to_be_visible()
+    await keep(offline, "path")
+    await offline.keyboard.press("Enter")
+    inspector = stage.get_by_label("Inspector")
+    await expect(inspector).to_contain_text("“hide” from P2")
+    frames = await inspector.locator("pre").all_inner_texts()
+    sent, relayed = (json.loads(frame[frame.index("{") :]) for frame in frames)
+    assert sent["type"] == "send"
+    assert (relayed["type"], relayed["player"], relayed["body"]) == ("event", "P2", "hide")
+    assert sent["id"] == relayed["id"]
+    await stage.get_by_label("Playhead").fill("3")
+    await expect(inspector.locator("dl")).to_contain_text("P1heard")
+    await inspector.get_by_role("button", name="The one before").click()
+    await expect(inspector).to_contain_text("“duck” from P3")
+    await inspector.get_by_role("button", name="Close").click()
+    await expect(inspector).to_be_hidden()
+
+
+async def test_a_server_and_redis_tell_what_they_do(offline: Page, saved: Path) -> None:
+    """A click on a server tells its players and counters, one on Redis its last commands."""
+    stage = await opened(offline, saved)
+    await stage.get_by_role("button", name="End").click()
+    pane, inspector = stage.locator("[data-pane=pubsub]"), stage.get_by_label("Inspector")
+    await pane.locator("[data-server=B]").click()
+    await expect(inspector).to_contain_text("playersP1")
+    await expect(inspector).to_contain_text("subscribed togame:g")
+    await expect(inspector).to_contain_text("relayed2")
+    await keep(offline, "server")
+    await pane.get_by_role("button", name="Redis").click()
+    await expect(inspector).to_contain_text("PUBLISH game:g → 2")
+    await expect(inspector).to_contain_text("A and B")
+
+
+async def test_strips_line_up_and_mark_what_differs(offline: Page, saved: Path) -> None:
+    """The slots of one event stand in one column of both panes; what differs is underlined."""
+    stage = await opened(offline, saved)
+    await stage.get_by_role("button", name="End").click()
+    left, right = stage.locator("[data-pane=none]"), stage.locator("[data-pane=pubsub]")
+    for pane in (left, right):
+        await expect(pane.locator(".differs")).to_have_count(2)
+    slots = [pane.locator("[data-slot][data-for=P1]") for pane in (left, right)]
+    xs = [[await slot.get_attribute("x") for slot in await each.all()] for each in slots]
+    assert xs[0] == xs[1]
+    missed = left.locator("[data-outcome=missed] title")
+    texts = await missed.all_text_contents()
+    assert texts == [f"“{w}” from P{n}: missed, no broker between servers" for w, n in (("hide", 2), ("fire", 3))]
+
+
+async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, saved: Path) -> None:
+    """At 1920×1080 nothing is smaller than 24 pixels nor out of the screen, with 1, 2 or 3 panes."""
+    page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
+    stage = await opened(page, saved)
+    await stage.focus()
+    for shown in ("2", "1"):
+        await page.keyboard.press("End")
+        await page.keyboard.press("f")
+        await expect(stage).to_have_class("wsdemo-stage wide full")
+        smallest = await stage.evaluate(
+            """stage => Math.min(...[...stage.querySelectorAll('*')].filter(one =>
+              [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()) &&
+              one.checkVisibility() && !one.closest('.voice, title, option')).map(one => {
+                const size = parseFloat(getComputedStyle(one).fontSize);
+                const scale = one.closest('svg')?.getScreenCTM().a ?? 1;
+                return size * scale;
+              }))"""
+        )
+        assert smallest >= 24, f"{smallest} px with {shown} panes"
+        assert await stage.evaluate("stage => stage.scrollHeight <= stage.clientHeight")
+        await keep(page, f"full_{shown}")
+        await page.keyboard.press("f")
+        await expect(stage).to_have_class("wsdemo-stage wide")
+        await page.keyboard.press("c")
+    await page.close()
+
+
+async def test_the_position_survives_a_reload(offline: Page, saved: Path) -> None:
+    """A page that is loaded again shows the same moment."""
+    stage = await opened(offline, saved)
+    await stage.get_by_label("Playhead").fill("2.5")
+    shown = await stage.locator("[data-pane]").nth(1).inner_html()
+    await offline.reload()
+    assert abs(await playhead(stage) - 2.5) < 0.01
+    assert await stage.locator("[data-pane]").nth(1).inner_html() == shown
+
+
+async def test_steps_are_announced_and_playing_is_not(offline: Page, saved: Path) -> None:
+    """One polite sentence for a beat that is stepped to, none while it plays."""
+    stage = await opened(offline, saved)
+    voice = stage.get_by_role("status")
+    await stage.get_by_label("Speed").select_option("4")
+    await stage.get_by_role("button", name="Play", exact=True).click()
+    await expect(stage.locator(".caption")).to_contain_text("P1 drops", timeout=30_000)
+    assert await voice.inner_text() == ""
+    await stage.get_by_role("button", name="Pause").click()
+    await stage.get_by_role("button", name="Beat 4").click()
+    assert await voice.inner_text() == "Beat 4 of 4: P3, still on A, says “fire”"
+    assert await voice.get_attribute("aria-live") == "polite"
+
+
+async def test_where_motion_is_not_wanted_nothing_moves_by_itself(
+    chromium: Browser, saved: Path
+) -> None:
+    """With prefers-reduced-motion, Play steps to the end of a beat and asks for no frames."""
+    context = await chromium.new_context(reduced_motion="reduce")
+    page = await context.new_page()
+    await count_frames(page)
+    stage = await opened(page, saved)
+    await stage.get_by_role("button", name="Play", exact=True).click()
+    assert await playhead(stage) == 1
+    assert await still(page, stage)
+    await context.close()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+async def test_no_violation_of_wcag(chromium: Browser, saved: Path, scheme: Any) -> None:
+    """axe-core finds nothing of WCAG 2.2 A and AA, at rest, on the way, and with all panels open."""
+    # The page's own policy would keep axe-core out; everything else is as saved.
+    context = await chromium.new_context(color_scheme=scheme, bypass_csp=True)
+    page = await context.new_page()
+    stage = await opened(page, saved)
+    await page.add_script_tag(path=AXE)
+    options = {"runOnly": TAGS, "rules": {rule: {"enabled": False} for rule in RULES_OF_PAGES}}
+    for position in ("0", "2.7", "4"):
+        await stage.get_by_label("Playhead").fill(position)
+        if position == "4":
+            for key in ("i", "n", "?"):
+                await stage.focus()
+                await page.keyboard.press(key)
+        found = await page.evaluate("options => axe.run(document, options)", options)
+        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+        await keep(page, f"{scheme}_{position}")
+    await context.close()
+
+
+@pytest.mark.parametrize("width", [360, 960, 1600])
+async def test_it_fits_every_width(chromium: Browser, saved: Path, width: int) -> None:
+    """Nothing is cut off at the side, and panes stand side by side where there is room."""
+    page = await chromium.new_page(viewport={"width": width, "height": 900})
+    stage = await opened(page, saved)
+    await stage.get_by_role("button", name="End").click()
+    assert await page.evaluate("document.documentElement.scrollWidth") <= width
+    boxes = [await pane.bounding_box() for pane in await stage.locator("[data-pane]").all()]
+    assert (boxes[0]["y"] == boxes[1]["y"]) == (width > 800)  # type: ignore[index]
+    await keep(page, f"{width}")
+    await page.close()
+
+
+async def test_hostile_names_and_bodies_are_text(offline: Page, tmp_path: Path) -> None:
+    """Markup, direction marks and 10,000 characters are shown as short text and run nothing."""
+    Stage(await compare(hostile, ["none"], redis="fake")).save_html(tmp_path / "hostile.html")
+    stage = await opened(offline, tmp_path / "hostile.html")
+    await stage.get_by_role("button", name="End").click()
+    await stage.focus()
+    await offline.keyboard.press("i")
+    await expect(stage.get_by_label("Inspector")).to_be_visible()
+    assert await offline.evaluate("window.broken") is None
+    assert await stage.locator("img").count() == 0
+    assert "\u202e" not in await stage.inner_text()
+    assert len(max((await stage.inner_text()).split("\n"), key=len)) < 2_500
+    await keep(offline, "hostile")
+
+
+TWO_VIEWS = """async ([runs]) => {
+  const listeners = new Map();
+  const model = {
+    get: (name) => ({runs, live: false, key: "", problem: "", acts: {}})[name],
+    on: (name, callback) => listeners.set(name, [...(listeners.get(name) ?? []), callback]),
+    off: (name, callback) => listeners.set(name, listeners.get(name).filter((one) => one !== callback)),
+    send() {},
+  };
+  const ends = ["a", "b"].map((id) => widget.render({model, el: document.getElementById(id)}));
+  const [first, second] = document.querySelectorAll(".wsdemo-stage");
+  second.querySelector("[data-action=end]").click();
+  first.querySelector("[data-action=play]").click();
+  await new Promise((done) => setTimeout(done, 300));
+  const at = [first, second].map((stage) => Number(stage.querySelector(".scrubber").value));
+  const heard = () => [...listeners.values()].flat().length;
+  const listening = heard();
+  ends.forEach((end) => end());
+  const asked = window.asked;
+  await new Promise((done) => setTimeout(done, 200));
+  return {at, listening, left: heard(), frames: window.asked - asked, stages: document.querySelectorAll(".wsdemo-stage").length};
+}"""
+
+
+async def test_two_views_of_one_model_play_on_their_own_and_leave_nothing(page: Page) -> None:
+    """Each view has its playhead; a view that is removed leaves no frame and no listener."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, redis="fake"))
+    await count_frames(page)
+    await page.goto("about:blank")
+    script = module().replace("export default", "window.widget =") + "\nwindow.ready = true;"
+    await page.set_content(
+        f"<style>{style()}</style><div id=a></div><div id=b></div><script type=module>{script}</script>"
+    )
+    await page.wait_for_function("window.ready")
+    found = await page.evaluate(TWO_VIEWS, [stage.runs])
+    stage.close()
+    assert 0 < found["at"][0] < 1
+    assert found["at"][1] == 4
+    assert found["listening"] > 0
+    assert (found["left"], found["frames"], found["stages"]) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b'{"wsdemo_trace":99,"about":{},"records":0}\n', "a later wsdemo"),
+        (b'{"wsdemo_trace":1,"about":{},"records":3}\n{"n":0,"t":', "cut short"),
+        (b"no trace at all\n", "not the header"),
+        (b"", "cut short"),
+    ],
+)
+async def test_what_cannot_be_shown_is_a_sentence(
+    offline: Page, tmp_path: Path, content: bytes, says: str
+) -> None:
+    """A trace of a later version, a truncated or empty file: a sentence, never an empty box."""
+    (tmp_path / "run.jsonl").write_bytes(content)
+    Stage(tmp_path / "run.jsonl").save_html(tmp_path / "run.html")
+    await offline.goto((tmp_path / "run.html").as_uri())
+    await expect(offline.locator(".caption")).to_contain_text(says)
+
+
+async def test_an_empty_trace_is_a_sentence(offline: Page, tmp_path: Path) -> None:
+    """A run in which nothing happened is shown as one."""
+    save_traces(tmp_path / "run.jsonl", [Trace(broker="none", servers=["A"])])
+    Stage(tmp_path / "run.jsonl").save_html(tmp_path / "run.html")
+    stage = await opened(offline, tmp_path / "run.html")
+    assert await caption(stage) == "Nothing happened in this run."
+
+
+async def test_a_page_that_was_cut_short_says_so(offline: Page, saved: Path) -> None:
+    """Cut in what it tells of the runs, the page says what to do; cut earlier, it says so too."""
+    text = saved.read_text(encoding="utf-8")
+    for end in (len(text) - 500, text.index("<script") + 2_000):
+        (saved.parent / "cut.html").write_text(text[:end], encoding="utf-8")
+        await offline.goto((saved.parent / "cut.html").as_uri())
+        await expect(offline.locator("#stage")).to_contain_text("incomplete")

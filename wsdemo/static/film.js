@@ -1,0 +1,772 @@
+// What is the case in a recorded run, and where in a picture: pure functions of time, without a
+// page. `Film` indexes the items of one run, `Alignment` puts several runs under one playhead,
+// `worldAt` says what is the case at a story time, `layout`, `rowsAt` and `messageAt` where that is,
+// and `describe` what there is to say of it. `stage.js` draws it.
+
+// ---- The contract: what Python sends. Story time counts hops; items may come out of its order.
+
+/**
+ * @typedef {{type: "beat", s: number, caption: string, notes?: string}} Beat
+ * @typedef {{type: "said", s: number, event: string, player: string, body: string, frame?: string}} Said
+ * @typedef {{type: "frame", s: number, event: string, frame: string}} Frame
+ * @typedef {{type: "hop", s0: number, s1: number, event: string, source: string, target: string, ms?: number | null}} Hop
+ * @typedef {{type: "loss", s0: number, s1: number, event: string, source: string, target: string, players: string[], cause: string, why?: string}} Loss
+ * @typedef {{type: "place", s0: number, s1: number, player: string, server: string}} Place
+ * @typedef {{type: "left", s: number, player: string}} Left
+ * @typedef {{type: "link", s: number, server: string, up: boolean, channel?: string}} Link
+ * @typedef {{type: "command", s: number, server: string, text: string}} Command
+ * @typedef {"up" | "down" | "frozen" | "absent"} State
+ * @typedef {{type: "health", s: number, part: string, state: State}} Health
+ * @typedef {{type: "outcome", s: number, event: string, player: string, outcome: string, cause: string}} Outcome
+ * @typedef {Beat | Said | Frame | Hop | Loss | Place | Left | Link | Command | Health | Outcome} Item
+ * @typedef {{title: string, broker: string, servers: string[], items: Item[], end: number}} Run
+ *
+ * @typedef {{action: string, choice?: string, label: string, why: string}} Act `why`: it cannot be done now
+ * @typedef {{runs: Run[], live: boolean, key: string, problem: string, acts: Record<string, Act[]>}} Traits
+ *   `acts`: what can be done, by part, as in “server A”
+ * @typedef {{type: "more", run: number, from: number, items: Item[], end: number}} More
+ * @typedef {{type: "done" | "failed", id: number, text: string}} Answer
+ * @typedef {{type: "rest", have: number[]} | {type: "act", id: number, part: string, action: string, choice?: string, body?: string}} ToPython
+ * @typedef {{get(name: string): any, send(message: ToPython): void, on(name: string, callback: (message: any) => void): void,
+ *   off(name: string, callback: (message: any) => void): void}} Model of anywidget
+ */
+
+/**
+ * What is the case at one moment of one run.
+ *
+ * @typedef {{outcome: string, cause: string}} Slot "pending", "heard", "twice" or "missed"
+ * @typedef {{name: string, state: "expected" | "connecting" | "connected" | "away" | "left",
+ *   home: string, from: string, progress: number, reach: number, presence: number, room: number,
+ *   missed: number, strip: (Slot | null)[]}} PlayerNow `progress` on its way between servers;
+ *   `reach` of its wire; `presence` of its picture; `room` that it takes among the others
+ * @typedef {{name: string, state: State, holds: string[], channel: string}} ServerNow
+ * @typedef {{item: Hop, fraction: number}} Token
+ * @typedef {{item: Loss, fraction: number}} Lost
+ * @typedef {{heard: number, missed: number, twice: number}} Counts
+ * @typedef {{s: number, players: PlayerNow[], servers: ServerNow[], redis: State, tokens: Token[], losses: Lost[], counts: Counts}} World
+ */
+
+// ---- Numbers and words
+
+/** @type {(value: number, low: number, high: number) => number} */
+export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
+
+/** @type {(from: number, to: number, fraction: number) => number} */
+const mix = (from, to, fraction) => from + (to - from) * fraction;
+
+/** Slow at both ends, as a thing with weight moves. @param {number} fraction */
+export const ease = (fraction) => (1 - Math.cos(Math.PI * clamp(fraction, 0, 1))) / 2;
+
+/** @typedef {{s: number} | {s0: number}} Timed */
+
+/** @param {Timed} item */
+const when = (item) => ("s" in item ? item.s : item.s0);
+
+/** How many of a sorted list are not later than `s`. @param {readonly Timed[]} list @param {number} s */
+export function countUpTo(list, s) {
+  let low = 0;
+  let high = list.length;
+  while (low < high) {
+    const middle = (low + high) >> 1;
+    if (when(list[middle]) <= s) low = middle + 1;
+    else high = middle;
+  }
+  return low;
+}
+
+/** @template {Timed} T @param {T[]} list @param {number} s @returns {T | undefined} */
+const latest = (list, s) => list[countUpTo(list, s) - 1];
+
+/**
+ * Puts an item into a sorted list, near its end as items come nearly in order, and says where.
+ * @template {Timed} T @param {T[]} list @param {T} item
+ */
+function insert(list, item) {
+  let at = list.length;
+  while (at > 0 && when(list[at - 1]) > when(item)) at -= 1;
+  list.splice(at, 0, item);
+  return at;
+}
+
+/** The list of a key, made when it is first asked for. @template T @param {Map<string, T[]>} map @param {string} key */
+export const listOf = (map, key) => map.get(key) ?? /** @type {T[]} */ (map.set(key, []).get(key));
+
+// Control characters, and marks that would change the direction of the text around them.
+const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
+const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
+
+/**
+ * A name or a body as it can be shown: short, on one line, and unable to turn its surroundings.
+ * @param {string} text @param {number} [most] characters
+ */
+export function shorten(text, most = 14) {
+  // Most are so, and this is asked for every token in every frame.
+  if (text.length <= most && /^[\w.:-]*$/.test(text)) return text;
+  const clean = text.slice(0, 8 * most).replace(UNSEEN, " ").replace(/\s+/g, " ").trim();
+  const characters = Array.from(clean);
+  const cut = characters.length > most || text.length > 8 * most;
+  const short = cut ? `${characters.slice(0, most).join("").trimEnd()}…` : clean;
+  return RIGHT_TO_LEFT.test(short) ? `\u2068${short}\u2069` : short;
+}
+
+/** @param {string} body */
+export const quote = (body) => `“${shorten(body)}”`;
+
+/** As in “a, b and 3 more”. @param {string[]} names */
+export const listed = (names) => [...names.slice(0, 3), ...(names.length > 3 ? [`${names.length - 3} more`] : [])].join(", ").replace(/, ([^,]*)$/, " and $1");
+
+/** @param {string[]} names */
+export const everyone = (names) => listed(names.map((name) => shorten(name))) || "nobody";
+
+/** @param {number | null | undefined} ms */
+export const latency = (ms) => (ms == null ? "" : `${Number(ms.toPrecision(2))} ms`);
+
+export const WHEREABOUTS = { expected: "not here yet", connecting: "connecting", connected: "", away: "away", left: "gone" };
+
+// ---- A run, indexed
+
+/** Totals that change at story times. */
+class Tally {
+  /** @type {(Counts & {s: number})[]} */
+  totals = [];
+
+  /** @param {number} s @param {Counts} change */
+  add(s, { heard, missed, twice }) {
+    const at = insert(this.totals, { ...this.at(s), s });
+    for (const total of this.totals.slice(at)) {
+      total.heard += heard;
+      total.missed += missed;
+      total.twice += twice;
+    }
+  }
+
+  /** @param {number} s @returns {Counts} */
+  at(s) {
+    const { heard = 0, missed = 0, twice = 0 } = latest(this.totals, s) ?? {};
+    return { heard, missed, twice };
+  }
+}
+
+/** One player: where it was when, and what became of each event that it should hear. */
+class Role {
+  tally = new Tally();
+  /** `n` is the item's number. @type {{n: number, s0: number, s1: number, server: string, left: boolean}[]} */
+  stays = [];
+  /** Of each event, as it turned out. @type {Map<string, (Slot & {s: number})[]>} */
+  fates = new Map();
+  /** The server it was last told to be on; none once it has left. */
+  home = "";
+  /** Whether it is in the game, by all that has been told. */
+  present = false;
+
+  /** @param {string} name */
+  constructor(name) {
+    this.name = name;
+  }
+}
+
+export const JUST_AFTER = 0.001; // hops
+const RETRACT = 0.4; // hops for which a wire that was cut is seen to go
+const FADE = 0.8; // hops for which a player that has left is seen to go
+
+/** All that is known of one run, so arranged that a moment is found without reading the whole. */
+export class Film {
+  /** How many items it has taken. */
+  had = 0;
+  end = 0;
+  tally = new Tally();
+  /** @type {Beat[]} */
+  beats = [];
+  /** @type {Said[]} */
+  said = [];
+  /** @type {Hop[]} */
+  hops = [];
+  /** @type {Loss[]} */
+  losses = [];
+  /** @type {Command[]} */
+  commands = [];
+  /** When players or parts change, and until when what has begun by then goes on. @type {{s: number, until: number}[]} */
+  changes = [];
+  /** The longest hop or loss: what set out earlier than that is no longer on its way. */
+  longest = 1;
+  /** @type {Map<string, Said & {n: number}>} */
+  messages = new Map();
+  /** What the servers relay of each event. @type {Map<string, string>} */
+  frames = new Map();
+  /** @type {Map<string, Role>} */
+  roles = new Map();
+  /** @type {Map<string, Link[]>} */
+  links = new Map();
+  /** @type {Map<string, Health[]>} */
+  healths = new Map();
+  /** The most players that each server ever holds. @type {Map<string, number>} */
+  rooms = new Map();
+
+  /** @param {Run} run */
+  constructor({ title, broker, servers, items, end }) {
+    this.title = title;
+    this.broker = broker;
+    this.servers = [...servers];
+    this.append(items, end);
+  }
+
+  /** @param {readonly Item[]} items @param {number} end */
+  append(items, end) {
+    for (const item of items) {
+      this._take(item);
+      this.had += 1;
+    }
+    this.end = Math.max(this.end, end);
+  }
+
+  /** Whether players and parts are the same at two moments. @param {number} s @param {number} other */
+  isStill(s, other) {
+    const count = countUpTo(this.changes, s);
+    const settled = (this.changes[count - 1]?.until ?? -1) + JUST_AFTER < Math.min(s, other);
+    return settled && count === countUpTo(this.changes, other);
+  }
+
+  /** @param {Item} item */
+  _take(item) {
+    switch (item.type) {
+      case "beat":
+        insert(this.beats, item);
+        this._change(item.s);
+        break;
+      case "said":
+        insert(this.said, item);
+        this.messages.set(item.event, { ...item, n: this.had });
+        this._change(item.s);
+        break;
+      case "frame":
+        this.frames.set(item.event, item.frame);
+        break;
+      case "hop":
+        insert(this.hops, item);
+        this.longest = Math.max(this.longest, item.s1 - item.s0);
+        break;
+      case "loss":
+        insert(this.losses, item);
+        this.longest = Math.max(this.longest, item.s1 - item.s0);
+        break;
+      case "place":
+        // A connection that closes after its player has left changes nothing any more.
+        if (item.server || this._role(item.player).present) this._place(item);
+        break;
+      case "left":
+        this._place({ player: item.player, s0: item.s, s1: item.s, server: "" }, true);
+        break;
+      case "link":
+        insert(listOf(this.links, item.server), item);
+        this._change(item.s);
+        break;
+      case "command":
+        insert(this.commands, item);
+        break;
+      case "health":
+        insert(listOf(this.healths, item.part), item);
+        if (item.part !== "redis" && !this.servers.includes(item.part)) this.servers.push(item.part);
+        this._change(item.s);
+        break;
+      case "outcome":
+        this._decide(item);
+    }
+  }
+
+  /** @param {number} s @param {number} [until] */
+  _change(s, until = s) {
+    const { changes } = this;
+    for (let at = insert(changes, { s, until }); at < changes.length; at += 1) {
+      changes[at].until = Math.max(changes[at].until, changes[at - 1]?.until ?? 0);
+    }
+  }
+
+  /** @param {string} name */
+  _role(name) {
+    const role = this.roles.get(name) ?? new Role(name);
+    this.roles.set(name, role);
+    return role;
+  }
+
+  /** @param {Omit<Place, "type">} place @param {boolean} [left] */
+  _place({ player, s0, s1, server }, left = false) {
+    const role = this._role(player);
+    insert(role.stays, { n: this.had, s0, s1, server, left });
+    this._change(s0, server ? s1 : s0 + (left ? FADE : RETRACT));
+    role.present = !left;
+    if (server || left) role.home = server;
+    if (!server) return;
+    const held = [...this.roles.values()].filter((one) => one.home === server).length;
+    this.rooms.set(server, Math.max(this.rooms.get(server) ?? 0, held));
+  }
+
+  /** @param {Outcome} item */
+  _decide({ s, event, player, outcome, cause }) {
+    const { fates, tally } = this._role(player);
+    const turns = listOf(fates, event);
+    const before = turns.at(-1)?.outcome;
+    insert(turns, { s, outcome, cause });
+    this._change(s);
+    const change = {
+      heard: Number(outcome !== "missed" && before !== "heard" && before !== "twice"),
+      missed: Number(outcome === "missed") - Number(before === "missed"),
+      twice: Number(outcome === "twice" && before !== "twice"),
+    };
+    this.tally.add(s, change);
+    tally.add(s, change);
+  }
+}
+
+// ---- Several runs under one playhead
+
+const SHORTEST_BEAT = 1; // hops: a beat in which nothing happens can still be seen
+
+/**
+ * The beats that the runs share, and from the playhead's time T to each run's own story time. A
+ * beat lasts as long as in the run where it lasts longest; the other runs wait at its end. A moment
+ * between two beats belongs to the first, whose end is worth a look; the next begins just after.
+ */
+export class Alignment {
+  /** `s0` and `s1` are by run. @type {{caption: string, notes: string, start: number, begin: number, end: number, duration: number, s0: number[], s1: number[]}[]} */
+  beats = [];
+  early = 0;
+
+  /** @param {Film[]} films */
+  constructor(films) {
+    this.films = films;
+    this.extend();
+  }
+
+  get length() {
+    return this.beats.at(-1)?.end ?? 0;
+  }
+
+  /** Takes what has been added to the films; only the last beat may have changed. */
+  extend() {
+    const { films, beats } = this;
+    // What happens before the first beat is a beat without a caption.
+    if (beats.length < 2) this.early = Number(films.some((film) => !(film.beats[0]?.s === 0)));
+    const { early } = this;
+    const count = Math.max(0, ...films.map((film) => film.beats.length + early));
+    for (let k = Math.max(0, beats.length - 1); k < count; k += 1) {
+      const s0 = films.map((film) => (k < early ? 0 : (film.beats[k - early]?.s ?? film.end)));
+      const s1 = films.map((film) => film.beats[k + 1 - early]?.s ?? film.end);
+      const { caption = "", notes = "" } = films.map((film) => film.beats[k - early]).find(Boolean) ?? {};
+      const duration = Math.max(SHORTEST_BEAT, ...s1.map((end, run) => end - s0[run]));
+      const start = beats[k - 1]?.end ?? 0;
+      beats[k] = { caption, notes, start, begin: start + (k && JUST_AFTER), end: start + duration, duration, s0, s1 };
+    }
+  }
+
+  /** @param {number} T */
+  beatAt(T) {
+    const { beats } = this;
+    let low = 0;
+    let high = beats.length - 1;
+    while (low < high) {
+      const middle = (low + high + 1) >> 1;
+      if (beats[middle].start < T - JUST_AFTER / 2) low = middle;
+      else high = middle - 1;
+    }
+    return low;
+  }
+
+  /** When the beat began in a run. @type {(run: number, T: number) => number} */
+  since(run, T) {
+    return this.beats[this.beatAt(T)]?.s0[run] ?? 0;
+  }
+
+  /** @type {(run: number, T: number) => number} */
+  storyTime(run, T) {
+    const { start, s0, s1 } = this.beats[this.beatAt(T)];
+    const passed = Math.max(0, T - start);
+    // Not just `s0 + passed`, which may fall short of the end by a rounding error.
+    return passed >= s1[run] - s0[run] - 1e-6 ? s1[run] : s0[run] + passed;
+  }
+}
+
+/**
+ * The events that the strips have slots for, the same and in the same order for all runs: the
+ * newest `most` of those said by now in any of them, and how many came before.
+ * @param {Alignment} alignment @param {number} T @param {number} most
+ */
+export function columnsAt(alignment, T, most) {
+  /** @type {Map<string, number>} */
+  const places = new Map();
+  let before = 0;
+  alignment.films.forEach(({ said }, run) => {
+    const count = countUpTo(said, alignment.storyTime(run, T));
+    before = Math.max(before, count - most);
+    for (let at = Math.max(0, count - most); at < count; at += 1) {
+      places.set(said[at].event, Math.min(at, places.get(said[at].event) ?? at));
+    }
+  });
+  const events = [...places].sort(([, a], [, b]) => a - b).map(([event]) => event);
+  return { events: most > 0 ? events.slice(-most) : [], before };
+}
+
+// ---- One moment
+
+const LINGER = 12; // hops for which a loss stays in sight in a beat that does not end
+
+/**
+ * What is the case in a run at story time `s`.
+ * @param {Film} film @param {number} s
+ * @param {{since?: number, events?: string[], was?: World | null}} [view] losses stay in sight from
+ *   the beginning of their beat, `since`; `events` are those that the strips have slots for; `was`
+ *   is what was the case a moment ago, of which what is the same now is taken over
+ * @returns {World}
+ */
+export function worldAt(film, s, view = {}) {
+  const { since = latest(film.beats, s)?.s ?? 0, was } = view;
+  const { events = film.said.slice(0, countUpTo(film.said, s)).map(({ event }) => event) } = view;
+  const players = was?.players ?? [...film.roles.values()].flatMap((role) => playerAt(film, role, s, events) ?? []);
+  return {
+    s,
+    players,
+    servers: was?.servers ?? serversAt(film, s, players),
+    redis: latest(film.healths.get("redis") ?? [], s)?.state ?? "up",
+    tokens: tokensAt(film, s),
+    losses: lossesAt(film, s, since, players),
+    counts: film.tally.at(s),
+  };
+}
+
+/** @param {Film} film @param {number} s @param {PlayerNow[]} players @returns {ServerNow[]} */
+function serversAt({ servers, links, healths }, s, players) {
+  /** @type {Map<string, string[]>} */
+  const held = new Map();
+  for (const { name, state, home } of players) if (state === "connected") listOf(held, home).push(name);
+  return servers.map((name) => {
+    const health = healths.get(name) ?? [];
+    // One whose first news is that it is up was not there before.
+    const first = health[0]?.state === "up" ? "absent" : "up";
+    const { up = false, channel = "" } = latest(links.get(name) ?? [], s) ?? {};
+    return {
+      name,
+      state: latest(health, s)?.state ?? first,
+      holds: held.get(name) ?? [],
+      channel: up ? channel || "its channel" : "",
+    };
+  });
+}
+
+/**
+ * @param {Film} film @param {Role} role @param {number} s @param {string[]} events
+ * @returns {PlayerNow | null} null if it has not been heard of yet
+ */
+function playerAt(film, role, s, events) {
+  const { name, stays } = role;
+  const at = countUpTo(stays, s) - 1;
+  // The opening beat shows from the start who is going to join in it.
+  const opens = stays[0]?.s0 < (film.beats[1]?.s ?? (film.beats.length && Infinity));
+  if (at < 0 && !opens) return null;
+  const { s0, s1, server, left } = stays[Math.max(0, at)];
+  const from = homeBefore(stays, at);
+  const home = server || from;
+  const strip = events.map((event) => slotAt(film, role, event, s));
+  const { missed } = role.tally.at(s);
+  const whole = { progress: 1, reach: 1, presence: 1, room: 1 };
+  /** @type {PlayerNow} */
+  const now = { name, state: "connected", home, from: from || home, missed, strip, ...whole };
+  if (at < 0) return { ...now, state: "expected", reach: 0 };
+  if (left) {
+    const presence = clamp(1 - (s - s0) / FADE, 0, 1);
+    return { ...now, state: "left", reach: 0, presence, room: ease(presence) };
+  }
+  if (!server) return { ...now, state: "away", reach: clamp(1 - (s - s0) / RETRACT, 0, 1) };
+  if (s >= s1) return now;
+  const progress = (s - s0) / (s1 - s0);
+  const presence = from || opens ? 1 : clamp(progress * 3, 0, 1);
+  return { ...now, state: "connecting", progress, reach: progress, presence, room: ease(presence) };
+}
+
+/** The server that a player was on before a stay, if it has not left since. @type {(stays: Role["stays"], at: number) => string} */
+function homeBefore(stays, at) {
+  for (let before = at - 1; before >= 0 && !stays[before].left; before -= 1) {
+    if (stays[before].server) return stays[before].server;
+  }
+  return "";
+}
+
+/** What an event is for a player; nothing if it is not for them. @type {(film: Film, role: Role, event: string, s: number) => Slot | null} */
+function slotAt({ messages }, { fates, stays }, event, s) {
+  const { s: said = s, n = 0 } = messages.get(event) ?? {};
+  const turns = fates.get(event);
+  const present = () => stays.reduce((now, stay) => (stay.n < n ? !stay.left : now), false);
+  if (said > s || !(turns || present())) return null;
+  const { outcome = "pending", cause = "" } = latest(turns ?? [], s) ?? {};
+  return { outcome, cause };
+}
+
+/** @type {(item: {s0: number, s1: number}, s: number) => number} */
+const fractionOf = ({ s0, s1 }, s) => clamp((s - s0) / (s1 - s0 || 1), 0, 1);
+
+/**
+ * What has set out by `s` and may not have arrived before `from`.
+ * @template {Hop | Loss} T @param {Film} film @param {T[]} list @param {number} from
+ * @param {number} s
+ */
+const setOut = ({ longest }, list, from, s) =>
+  list.slice(countUpTo(list, from - longest - JUST_AFTER), countUpTo(list, s));
+
+/** @type {(film: Film, s: number) => Token[]} */
+const tokensAt = (film, s) =>
+  setOut(film, film.hops, s, s)
+    .filter((hop) => s < hop.s1)
+    .map((item) => ({ item, fraction: fractionOf(item, s) }));
+
+/** @type {(film: Film, s: number, since: number, players: PlayerNow[]) => Lost[]} */
+function lossesAt(film, s, since, players) {
+  const endless = since >= (film.beats.at(-1)?.s ?? 0);
+  const from = endless ? Math.max(since, s - LINGER) : since;
+  const found = setOut(film, film.losses, from, s).filter((loss) => loss.s1 > from);
+  const isBack = (/** @type {string} */ name) =>
+    players.some((player) => player.name === name && player.state === "connected");
+  return found
+    .filter(({ cause, target }) => cause !== "player away" || !isBack(target))
+    .map((item) => ({ item, fraction: fractionOf(item, s) }));
+}
+
+// ---- Geometry
+
+/**
+ * @typedef {{x: number, y: number}} Point
+ * @typedef {{points: Point[], along: number[]}} Path `along`: the length of the way to each point
+ * @typedef {{x: number, y: number, width: number, height: number}} Box
+ * @typedef {ReturnType<typeof layout>} Layout
+ */
+
+const HEADINGS = 34; // pixels above the first row
+const ZONE_GAP = 22; // pixels between the players of two servers
+const STRIP = 24; // pixels under a player, for its strip
+const SERVER = 68; // pixels, the height of a server
+
+/**
+ * Where the parts of a pane stand, in pixels of the picture. That is as wide as the pane from 320 to
+ * 600 pixels and scaled beyond, so that letters are never smaller than they are meant to be.
+ * @param {{servers: string[], rooms: Map<string, number>, broker: string, width: number}} pane
+ *   `rooms`: the most players that each server holds
+ */
+export function layout({ servers, rooms, broker, width: available }) {
+  const width = clamp(available || 600, 320, 600);
+  /** @type {(narrow: number, wide: number) => number} */
+  const fit = (narrow, wide) => mix(narrow, wide, (width - 320) / 280);
+  const held = servers.map((name) => Math.max(1, rooms.get(name) ?? 0));
+  const rows = held.reduce((sum, room) => sum + room, 0);
+  const density = rows <= 6 ? "roomy" : rows <= 12 ? "snug" : "dense";
+  const pitch = { roomy: 78, snug: 62, dense: clamp(720 / rows, 4, 30) }[density];
+  const strip = density === "dense" ? 0 : STRIP;
+  let y = HEADINGS;
+  const boxes = servers.map((name, at) => {
+    const zone = Math.max(held[at] * pitch, SERVER + 8);
+    const top = y + (zone - strip - SERVER) / 2;
+    y += zone + ZONE_GAP;
+    return { name, x: fit(176, 312), y: top, width: fit(60, 92), height: SERVER };
+  });
+  const height = Math.max(y - ZONE_GAP, HEADINGS + 140);
+  const [x, barX, slot] = [fit(6, 14), fit(124, 206), fit(15, 20)];
+  // After the slots there must be room for how many were missed.
+  const tail = width < 400 ? 34 : 64;
+  return {
+    width, height, density, pitch,
+    radius: { roomy: fit(21, 24), snug: 17, dense: clamp(pitch * 0.42, 2, 10) }[density],
+    playerX: fit(31, 60),
+    bar: { x: barX, y: HEADINGS - 6, width: fit(10, 16), height: height - HEADINGS - strip / 2 },
+    servers: boxes,
+    broker: {
+      x: fit(284, 540), y: (HEADINGS + height - strip) / 2, rx: fit(30, 44), height: 92,
+      none: broker === "none",
+    },
+    slots: {
+      x, size: fit(13, 16), pitch: slot, below: density === "roomy" ? fit(27, 30) : 23,
+      fit: strip && Math.floor((barX - x - tail) / slot),
+    },
+  };
+}
+
+/**
+ * Where each player is. A server's players stand around the middle of its box; on its way from one
+ * server to another a player takes its room along, so that all the others give way smoothly.
+ * @param {PlayerNow[]} players @param {Layout} layout @returns {Map<string, Point>}
+ */
+export function rowsAt(players, { servers, pitch, playerX, radius, height }) {
+  /** @type {(player: PlayerNow, server: string) => number} */
+  const share = ({ from, home, progress }, server) =>
+    (server === home ? ease(progress) : 0) + (server === from ? 1 - ease(progress) : 0);
+  const ys = players.map(({ home }) => (servers.some(({ name }) => name === home) ? 0 : height / 2));
+  for (const { name, y, height: tall } of servers) {
+    const shares = players.map((player) => share(player, name));
+    const all = shares.reduce((sum, part, at) => sum + part * players[at].room, 0);
+    let taken = 0;
+    shares.forEach((part, at) => {
+      const room = part * players[at].room;
+      ys[at] += (y + tall / 2 + (taken + (room - all) / 2) * pitch) * part;
+      taken += room;
+    });
+  }
+  return new Map(players.map(({ name, from, home, progress }, at) => {
+    // It passes the others at their side.
+    const aside = from === home ? 0 : Math.sqrt(Math.sin(Math.PI * ease(progress))) * 2.7 * radius;
+    return [name, { x: playerX + aside, y: ys[at] }];
+  }));
+}
+
+/** @type {(a: Point, b: Point) => number} */
+export const distance = (a, b) => Math.hypot(b.x - a.x, b.y - a.y);
+
+/** @param {Point[]} points @returns {Path} */
+export function pathOf(points) {
+  let length = 0;
+  return { points, along: points.map((point, at) => (length += at ? distance(points[at - 1], point) : 0)) };
+}
+
+/** A curve that leaves and arrives level. @param {Point} a @param {Point} b */
+const swing = (a, b) =>
+  Array.from({ length: 17 }, (_, at) => {
+    const t = at / 16;
+    return { x: mix(a.x, b.x, t * (1.5 - 1.5 * t + t * t)), y: mix(a.y, b.y, t * t * (3 - 2 * t)) };
+  });
+
+/** From a player through the balancer to a server. @type {(layout: Layout, player: Point, server: Box) => Point[]} */
+export function wire({ bar, radius }, player, { x, y, height }) {
+  const middle = y + height / 2;
+  const port = { x, y: middle + clamp((player.y - middle) * 0.3, 12 - height / 2, height / 2 - 12) };
+  return [{ x: player.x + radius, y: player.y }, ...swing({ x: bar.x + bar.width, y: player.y }, port)];
+}
+
+/** @type {(layout: Layout, server: Box) => Point[]} */
+export function brokerLink({ broker }, { x, y, width, height }) {
+  const from = { x: x + width, y: y + height / 2 };
+  const spread = clamp((from.y - broker.y) * 0.12, -24, 24);
+  return swing(from, { x: broker.x - broker.rx, y: broker.y + spread });
+}
+
+/** The stub of a way that there is not, towards the other server. @type {(from: Box, to: Box) => Point[]} */
+function noWay({ x, y, width, height }, to) {
+  const length = clamp((Math.abs(to.y - y) - height) / 2, 10, 40);
+  const [start, end] = to.y > y ? [y + height, y + height + length] : [y, y - length];
+  return [{ x: x + width / 2, y: start }, { x: x + width / 2, y: end }];
+}
+
+/**
+ * The way from one part to another, as things stand.
+ * @param {Layout} layout @param {Map<string, Point>} rows @param {string} source
+ * @param {string} target @returns {Path | null}
+ */
+export function pathBetween(layout, rows, source, target) {
+  const [from, to] = [source, target].map((name) => layout.servers.find((one) => one.name === name));
+  if (from && to) return pathOf(noWay(from, to));
+  const server = from ?? to;
+  const other = from ? target : source;
+  const player = rows.get(other);
+  if (!server || (other !== "redis" && !player)) return null;
+  const points = player ? wire(layout, player, server) : brokerLink(layout, server);
+  // A wire is drawn from its player, a link from its server.
+  return pathOf(Boolean(player) === Boolean(from) ? points.reverse() : points);
+}
+
+/** The point at a fraction of a path's length. @param {Path} path @param {number} fraction */
+export function pointAt({ points, along }, fraction) {
+  const want = clamp(fraction, 0, 1) * along[along.length - 1];
+  let at = 1;
+  while (at < along.length - 1 && along[at] < want) at += 1;
+  const part = (want - along[at - 1]) / (along[at] - along[at - 1] || 1);
+  return { x: mix(points[at - 1].x, points[at].x, part), y: mix(points[at - 1].y, points[at].y, part) };
+}
+
+/**
+ * Where a message is that travels from one part to another.
+ * @param {Layout} layout @param {Map<string, Point>} rows
+ * @param {{source: string, target: string, s0: number, s1: number}} hop @param {number} s
+ * @returns {Point | null} null before it has set out, once it has arrived, and where there is no way
+ */
+export function messageAt(layout, rows, hop, s) {
+  if (s < hop.s0 || s >= hop.s1) return null;
+  const path = pathBetween(layout, rows, hop.source, hop.target);
+  return path && pointAt(path, ease(fractionOf(hop, s)));
+}
+
+/** One decimal is enough for a picture. @param {number} value */
+export const px = (value) => String(Math.round(value * 10) / 10);
+/** @param {Point} point */
+export const xy = ({ x, y }) => `${px(x)} ${px(y)}`;
+
+/** The first part of a path, to draw. @param {Path} path @param {number} [fraction] */
+export function dataOf(path, fraction = 1) {
+  const { points, along } = path;
+  const length = fraction * along[along.length - 1];
+  return `M${[...points.filter((_, at) => along[at] < length || !at), pointAt(path, fraction)].map(xy).join("L")}`;
+}
+
+/** Outlines around the origin, of about the same weight, for a radius of 10. */
+export const SHAPES = [
+  "M-9 0a9 9 0 1 0 18 0a9 9 0 1 0-18 0z", // circle
+  "M0-10.5L10.5 8.5H-10.5z", // triangle
+  "M-8.2-8.2H8.2V8.2H-8.2z", // square
+  "M0-11L11 0 0 11-11 0z", // diamond
+  "M0-10.5L10-3.2 6.2 8.5H-6.2L-10-3.2z", // pentagon
+  "M0-11.5L3.3-4 11-3.4 5.2 1.8 7 9.6 0 5.4-7 9.6-5.2 1.8-11-3.4-3.3-4z", // star
+  "M-3.7-10H3.7V-3.7H10V3.7H3.7V10H-3.7V3.7H-10V-3.7H-3.7z", // plus
+  "M-5.2-9H5.2L10.4 0 5.2 9H-5.2L-10.4 0z", // hexagon
+];
+const HUES = 7; // not as many as the shapes, so that 56 players look different
+
+/** The same colour and shape for a player in every pane. @param {Film[]} films */
+export function castOf(films) {
+  const names = new Set(films.flatMap(({ roles }) => [...roles.keys()]));
+  return new Map([...names].map((name, at) => [name, { hue: `hue-${at % HUES}`, d: SHAPES[at % SHAPES.length] }]));
+}
+
+/** Whether runs came to different ends with an event for a player. @param {World[]} worlds @param {string[]} events */
+export function differences(worlds, events) {
+  const strips = worlds.map(({ players }) => new Map(players.map(({ name, strip }) => [name, strip])));
+  return (/** @type {string} */ event, /** @type {string} */ player) => {
+    const outcomes = strips.map((strip) => strip.get(player)?.[events.indexOf(event)]?.outcome);
+    return new Set(outcomes.filter((outcome) => outcome && outcome !== "pending")).size > 1;
+  };
+}
+
+// ---- Reading: what a part or a message is, in words
+
+/**
+ * What the inspector tells at a moment of an event, a player, a server or Redis, as in “player P1”.
+ * @param {Film} film @param {string} open @param {World} world
+ * @returns {{title: string, facts: string[][], texts: string[][]}}
+ */
+export function describe(film, open, { s, players, servers, redis }) {
+  const [kind, name] = split(open);
+  const hops = film.hops.slice(0, countUpTo(film.hops, s));
+  const count = (/** @type {(hop: Hop) => boolean} */ test) => `${hops.filter(test).length}`;
+  if (kind === "event") {
+    const { player = "", body = "", frame = "" } = film.messages.get(name) ?? {};
+    const way = hops.filter(({ event }) => event === name).map(({ source, target, ms }) => [`${shorten(source)} → ${shorten(target)}`, latency(ms) || "–"]);
+    const fates = [...film.roles.values()].flatMap((role) => {
+      const { outcome = "", cause = "" } = slotAt(film, role, name, s) ?? {};
+      return outcome ? [[shorten(role.name), cause ? `missed: ${cause}` : outcome]] : [];
+    });
+    return { title: `${quote(body)} from ${shorten(player)}`, facts: [...way, ...fates], texts: [["sent", frame], ["relayed", film.frames.get(name) ?? ""]] };
+  }
+  if (kind === "server") {
+    const { state = "", holds = [], channel = "" } = servers.find((one) => one.name === name) ?? {};
+    const facts = [["state", state], ["players", everyone(holds)], ["subscribed to", channel || "nothing"],
+      ["received", count(({ source, target }) => target === name && source !== "redis")],
+      ["published", count(({ source, target }) => source === name && target === "redis")],
+      ["relayed", count(({ source, target }) => source === "redis" && target === name)],
+      ["delivered", count(({ source, target }) => source === name && target !== "redis")]];
+    return { title: `Server ${shorten(name)}`, facts, texts: [] };
+  }
+  if (kind === "redis") {
+    const channels = [...new Set(servers.flatMap(({ channel }) => channel || []))];
+    const facts = channels.map((channel) => [channel, everyone(servers.filter((one) => one.channel === channel).map((one) => one.name))]);
+    const commands = film.commands.slice(0, countUpTo(film.commands, s)).slice(-6);
+    return { title: `Redis, ${redis}`, facts, texts: commands.map(({ server, text }) => [`from ${shorten(server)}`, text]) };
+  }
+  const now = players.find((one) => one.name === name);
+  const { heard = 0, missed = 0, twice = 0 } = film.roles.get(name)?.tally.at(s) ?? {};
+  const where = now ? WHEREABOUTS[now.state] || `on ${shorten(now.home)}` : "";
+  return { title: `Player ${shorten(name)}`, facts: [["is", where], ["heard", `${heard}`], ["missed", `${missed}`], ["twice", `${twice}`]], texts: [] };
+}
+
+/** A kind and a name. @param {string} open */
+export const split = (open) => [open.replace(/ .*/s, ""), open.replace(/^\S* /, "")];
