@@ -62,6 +62,7 @@ Kind = Literal[
     # what breaks
     "fault",  # the part that failed
     "heal",  # the part that came back
+    "start",  # a server that was added to the running cluster
 ]
 
 _KINDS = frozenset(get_args(Kind))
