@@ -19,7 +19,7 @@ BROKERS = {"brokers", "brokers.base", "brokers.local", "brokers.pubsub"}
 BROKERS_TO_COME = {"brokers.stream", "brokers.queue"}
 ACTORS = {"server", "balancer", "player", "redis_backend", "faults"} | BROKERS | BROKERS_TO_COME
 WIRING = {"cluster", "scenarios", "compare"}
-VIEWS = {"ledger", "story", "timeline", "stage"}
+VIEWS = {"ledger", "story", "timeline", "page", "stage"}
 EDGES = {"teach", "cli", "doctor", "__main__"}
 
 # Each module, and the modules of this package that it may import. "" is `wsdemo` itself, which
@@ -51,7 +51,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": {"trace"},
     "story": {"trace", "ledger"},
     "timeline": {"trace", "ledger", "story"},
-    "stage": {"trace", "ledger", "story", "timeline", "notebook"},
+    "page": set(),
+    "stage": {"trace", "ledger", "story", "timeline", "page", "notebook"},
     # the public names
     "": LEAVES | WIRING | VIEWS,
     # edges

@@ -810,6 +810,13 @@ BROKEN: dict[str, tuple[str, ...]] = {
         *("none", P1_ON_A, "send P2 A P2-1 body=jump", MEANWHILE, KILLED, SETTLED),
     ),
     "killed before it could publish": ("pubsub", P1_ON_B, SAID, MEANWHILE, KILLED, SETTLED),
+    "killed before it was told": (
+        *("pubsub", P1_ON_B, SUBSCRIBED, SAID, PUBLISHED, HEARD, MEANWHILE),
+        *("fault B reason=killed", SETTLED),
+    ),
+    "killed after others were told, and before its own players": (
+        *("pubsub", P1_ON_B, SUBSCRIBED, SAID, TO_P1_ON_B, MEANWHILE, KILLED, SETTLED),
+    ),
     "Redis stopped before it was asked": (
         *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, STOPPED, "disconnect A redis"),
         *(SAID, "unpublished A redis P2-1", SETTLED, "heal redis reason=started"),

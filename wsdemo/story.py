@@ -394,14 +394,14 @@ class Teller:
     def _tell_health(self, record: Record) -> tuple[float, list[Item]]:
         """A part breaks or comes back. A server's death ends all that it had with others."""
         now, part = self._now(), record.at
-        fault = record.kind == "fault"
-        state = _STATES.get(str(record.data.get("reason"))) if fault else "up"
+        reason = str(record.data.get("reason"))
+        state = _STATES.get(reason) if record.kind == "fault" else "up"
         if state is None or record.peer:
             return now, []
-        if fault:
-            self._falls[part].append((record.n, now))
-        else:
+        if state == "up":
             self._back[part] = now
+        elif state == "down" or part == "redis":  # what a frozen server has, it only holds up
+            self._falls[part].append((record.n, now))
         if record.kind == "start":
             self._added.add(part)
         items: list[Item] = [Health(now, part, state)]
@@ -480,7 +480,9 @@ class Teller:
                 return way.sent.at, receiver
             case "no broker between servers":
                 return receiver, fate.server
-            case "redis down" | "lost with its server":
+            case "redis down" | "lost with its server" if way.through_hub:
+                return "redis", fate.server
+            case "redis down" | "lost with its server" if self._about.get("broker") != "none":
                 return receiver, "redis"
             case "server not subscribed":
                 return "redis", fate.server
@@ -503,9 +505,12 @@ class Teller:
         """When the part broke that the loss is due to, if that was after the event set out."""
         if fate.cause not in _BY_FAULT:
             return 0.0
-        falls = self._falls[source if fate.cause == "lost with its server" else target]
+        redis_down = fate.cause == "redis down"
+        server = source if target == "redis" else target
+        falls = self._falls["redis" if redis_down else server]
         at = bisect_right(falls, ((way.received or way.sent).n, 0.0))
-        if at == len(falls) or (fate.cause == "redis down" and falls[at][0] > fate.n):
+        unpublished = redis_down and target == "redis"  # and what fell later is not to blame
+        if at == len(falls) or (unpublished and falls[at][0] > fate.n):
             return 0.0
         return falls[at][1]
 
