@@ -1,4 +1,4 @@
-"""A gate that everything which comes to a server passes: while it is shut, the server stands still."""
+"""The gate that all that comes to a server passes: while it is shut, the server stands still."""
 
 from __future__ import annotations
 
@@ -36,7 +36,9 @@ class Gate:
         self._waiting = deque(each for each in self._waiting if each[2])
         self.open()
 
-    def call(self, action: Callable[..., object], *arguments: Any, in_any_case: bool = False) -> None:
+    def call(
+        self, action: Callable[..., object], *arguments: Any, in_any_case: bool = False
+    ) -> None:
         """Do something now, or once the gate opens."""
         if self.is_shut:
             self._waiting.append((action, arguments, in_any_case))

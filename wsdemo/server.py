@@ -18,12 +18,11 @@ from typing import Any, Literal
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
-from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
 from wsdemo.brokers import Broker, BrokerDown
 from wsdemo.changes import Changes
-from wsdemo.gate import Gate
+from wsdemo.connection import Connection
 from wsdemo.lifetime import Lifetime
 from wsdemo.protocol import (
     MAX_FRAME,
@@ -50,8 +49,6 @@ from wsdemo.trace import Kind, Trace
 __all__ = ["GameServer", "Limits", "ServerState"]
 
 _log = logging.getLogger("wsdemo.server")
-
-UNREAD = 2**18  # bytes kept for a server that stands still, from each client that talks on
 
 ServerState = Literal["up", "down", "frozen"]
 
@@ -113,7 +110,7 @@ class GameServer(Lifetime):
         self._trace = trace
         self._games: dict[str, _Game] = {}
         self._visits: dict[int, _Visit] = {}  # by the id of the connection
-        self._sockets: set[_Connection] = set()  # those in their handshake too
+        self._sockets: set[Connection] = set()  # those in their handshake too
         self._gate = broker.gate
         self._kept_port: socket.socket | None = None
         self._changes = Changes()
@@ -156,7 +153,9 @@ class GameServer(Lifetime):
                 self._handle,
                 sock=listener,
                 origins=[None, *map(Origin, own), *map(Origin, self._origins)],
-                create_connection=partial(_Connection, self._gate, self._sockets),
+                create_connection=partial(  # type: ignore[arg-type]  # any factory will do
+                    Connection, self._gate, self._sockets
+                ),
                 compression=None,  # small frames gain nothing from it, and it costs 50 KiB each
                 max_size=MAX_FRAME,
                 close_timeout=1,
@@ -219,13 +218,14 @@ class GameServer(Lifetime):
             self._kept_port = None
             return
         self.thaw()
-        if self._server:
-            connections = list(self._server.connections)
-            self._server.close(code=Close.GOING_AWAY)
+        server, self._server = self._server, None
+        if server:
+            connections = list(server.connections)
+            server.close(code=Close.GOING_AWAY)
             for connection in connections:
                 if connection.transport.get_write_buffer_size() > 0:
                     connection.transport.abort()  # it is not reading: it would not read the close
-            await self._server.wait_closed()
+            await server.wait_closed()
         await self._broker.stop()
 
     def _cut_sockets(self) -> None:
@@ -418,64 +418,3 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-class _Connection(ServerConnection):
-    """A client's connection, which passes its server's gate in both directions.
-
-    It also says on the wire what is wrong with a frame that is too big, before the close that
-    follows. The library ends such a connection while it reads the frame's length, so that the frame
-    itself never takes up memory; this is its last moment to speak.
-    """
-
-    def __init__(
-        self,
-        gate: Gate,
-        sockets: set[_Connection],
-        protocol: ServerProtocol,
-        *args: Any,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(protocol, *args, **kwargs)
-        self._gate = gate
-        self._sockets = sockets
-        self._unread = 0  # bytes that wait at the gate
-        fail = protocol.fail
-
-        def say_and_fail(code: int, reason: str = "") -> None:
-            if code == Close.TOO_BIG and protocol.state is State.OPEN:
-                protocol.send_text(encode(Error("too-big", f"{reason}; at most {MAX_FRAME} bytes")))
-            fail(code, reason)
-
-        protocol.fail = say_and_fail  # type: ignore[method-assign]
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        super().connection_made(transport)
-        self._sockets.add(self)
-
-    def data_received(self, data: bytes) -> None:
-        self._unread += len(data)
-        if self._unread > UNREAD:
-            self.transport.pause_reading()
-        self._gate.call(self._take, data)
-
-    def _take(self, data: bytes) -> None:
-        self._unread -= len(data)
-        super().data_received(data)
-        if not self._unread and not self.recv_messages.paused:
-            self.transport.resume_reading()
-
-    def eof_received(self) -> bool:  # type: ignore[override]
-        self._gate.call(self._take_eof)
-        return True  # the gate says when the transport is to be closed
-
-    def _take_eof(self) -> None:
-        super().eof_received()
-        self.transport.close()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._sockets.discard(self)
-        self._gate.call(super().connection_lost, exc, in_any_case=True)
-
-    def send_data(self) -> None:
-        self._gate.call(super().send_data)
