@@ -15,6 +15,7 @@ import pytest
 
 from tests.conftest import within
 from wsdemo import Cluster, Stage, compare, open_cluster, scenarios
+from wsdemo.stage import LiveCluster
 from wsdemo.story import tell
 from wsdemo.trace import SCHEMA_VERSION, Trace, save_traces
 
@@ -116,14 +117,16 @@ async def pretended(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Browser]:
 @pytest.fixture
 async def browser(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Browser]:
     async with open_cluster(broker="pubsub") as cluster:
-        for name in ["on_renewal", "redis_cannot", *DEEDS]:  # what the cluster does not have yet
-            if not hasattr(cluster, name):
-                setattr(cluster, name, lambda *_: lambda: None)
         await cluster.join("P1", "P2", server="A")
         await cluster.settle()
         stage = Stage(cluster)
         yield Browser(stage, monkeypatch)
         stage.close()
+
+
+def test_a_cluster_is_all_that_the_stage_asks_for() -> None:
+    """What the stage calls is there, in a cluster as in the one that takes its place here."""
+    assert isinstance(Cluster(), LiveCluster)
 
 
 def cluster_of(browser: Browser) -> Cluster:
@@ -194,6 +197,42 @@ async def test_sending_while_disconnected_says_what_to_do(browser: Browser) -> N
     await browser.ask(action="disconnect", part="P1")
     answer = await browser.ask(action="send", part="P1", body="hello?")
     assert "reconnect()` first" in answer["text"]
+
+
+async def test_the_buttons_break_and_heal_real_parts(browser: Browser) -> None:
+    """A server that is killed loses its players to another, and can come back; others are added."""
+    cluster = cluster_of(browser)
+    for action, part in [("kill", "A"), ("restart", "A"), ("freeze", "B"), ("thaw", "B")]:
+        assert (await browser.ask(action=action, part=part))["type"] == "done"
+        if action == "kill":
+            assert [player.server for player in cluster.players.values()] == ["B", "B"]
+    again = await browser.ask(action="thaw", part="B")
+    assert again["type"] == "failed"
+    assert "Server B is up, not frozen" in again["text"]
+    assert (await browser.ask(action="add-server", part="cluster"))["type"] == "done"
+    assert (await browser.ask(action="add-player", part="cluster"))["type"] == "done"
+    assert list(cluster.servers) == ["A", "B", "C"]
+    assert list(cluster.players) == ["P1", "P2", "P3"]
+    refused = await browser.ask(action="stop", part="redis")
+    assert (refused["type"], refused["text"]) == ("failed", cluster.redis_cannot)
+    await asyncio.sleep(0)
+    assert browser.items == msgspec.to_builtins(tell(cluster.trace).items)
+    told = [(item["part"], item["state"]) for item in browser.items if item["type"] == "health"]
+    assert told == [("A", "down"), ("A", "up"), ("B", "frozen"), ("B", "up"), ("C", "up")]
+    assert base64.b64decode(browser.stage._repr_mimebundle_()[0]["image/png"])
+
+
+async def test_the_button_for_another_broker_begins_a_new_run(browser: Browser) -> None:
+    """The stage shows the new run from its beginning, and its buttons go on working."""
+    answer = await browser.ask(action="change-broker", part="cluster", choice="none")
+    assert answer["text"].startswith("The cluster was started anew, without a broker.")
+    (run,) = browser.stage.runs
+    assert run["title"] == "Without a broker"
+    assert "redis" in browser.stage.acts["unable"]
+    browser.items = list(run["items"])
+    assert (await browser.ask(action="send", part="P1", body="jump"))["type"] == "done"
+    await asyncio.sleep(0)
+    assert browser.items[-1]["type"] == "outcome"
 
 
 async def test_a_new_view_asks_for_the_rest(browser: Browser) -> None:

@@ -329,7 +329,9 @@ def delivers_to_who_is_there(trace: Trace, story: Story) -> None:
     """A message between a server and a player travels while the player is at the server."""
     for hop in of(story, Hop):
         player, server = (
-            (hop.source, hop.target) if hop.target in story.servers else (hop.target, hop.source)
+            (hop.source, hop.target)
+            if hop.target in story.every_server
+            else (hop.target, hop.source)
         )
         if "redis" in (player, server):
             continue
@@ -340,7 +342,7 @@ def delivers_to_who_is_there(trace: Trace, story: Story) -> None:
 
 def hears_only_through_a_link(trace: Trace, story: Story) -> None:
     """A message comes from Redis only to a server that is subscribed, and links change in order."""
-    for server in story.servers:
+    for server in story.every_server:
         changes = [link for link in of(story, Link) if link.server == server]
         for earlier, later in pairwise(changes):
             assert later.s >= earlier.s - A_LITTLE, (earlier, later)
@@ -431,7 +433,7 @@ def test_the_games_are_worth_telling() -> None:
     causes = {loss.cause for story in stories for loss in of(story, Loss)}
     assert causes >= {"no broker between servers", "player away"}
     kinds = {type(item) for story in stories for item in story.items}
-    assert kinds >= {Beat, Said, Hop, Loss, Place, Left, Link, Command, Outcome}
+    assert kinds == {Beat, Said, Hop, Loss, Place, Left, Link, Frame, Command, Outcome}
     assert sum(len(of(story, Hop)) for story in stories) > 200
 
 
@@ -923,6 +925,86 @@ def test_faults_of_links_are_not_about_the_health_of_a_part() -> None:
     trace.append("fault", "A", "P1", reason="too slow")
     trace.append("fault", "A", reason="out of paper")
     assert not of(tell(trace), Health)
+
+
+async def break_servers(cluster: Cluster) -> None:
+    """Servers die, stand still and are added, while players talk."""
+    async with cluster.step("Everyone joins"):
+        p1, p2, p3 = await cluster.join("P1", "P2", "P3", server="A")
+        await p1.send("one")
+    async with cluster.step("A dies"):
+        await p2.send("two")
+        await cluster.kill_server("A")
+    async with cluster.step("P2 says something, wherever it is"):
+        await p2.send("three")
+    async with cluster.step("A comes back, and P1 to it"):
+        await cluster.restart_server("A")
+        await p1.reconnect(server="A")
+    async with cluster.step("A stands still, and P1 does not know"):
+        await cluster.freeze_server("A")
+        await p1.send("four")
+    async with cluster.step("P2 says something meanwhile"):
+        await p2.send("five")
+    async with cluster.step("A goes on"):
+        await cluster.thaw_server("A")
+    async with cluster.step("D is added, and P3 goes there"):
+        await cluster.add_server("D")
+        await p3.reconnect(server="D")
+        await p3.send("six")
+
+
+async def break_redis(cluster: Cluster) -> None:
+    """Redis ends, starts again and stands still, while players talk."""
+    async with cluster.step("Everyone joins"):
+        p1, _ = [*await cluster.join("P1", server="A"), *await cluster.join("P2", server="B")]
+        await p1.send("one")
+    async with cluster.step("Redis ends"):
+        await cluster.stop_redis()
+        await p1.send("two")
+    async with cluster.step("Redis is back"):
+        await cluster.start_redis()
+    async with cluster.step("P1 says something"):
+        await p1.send("three")
+    async with cluster.step("Redis stands still, and goes on"):
+        await cluster.freeze_redis()
+        await p1.send("four")
+        await cluster.thaw_redis()
+
+
+@pytest.mark.parametrize(
+    ("broker", "redis", "scenario"),
+    [
+        ("none", "fake", break_servers),
+        ("pubsub", "fake", break_servers),
+        ("pubsub", "embedded", break_servers),
+        ("pubsub", "embedded", break_redis),
+    ],
+)
+def test_what_really_breaks_is_told_truly(
+    broker: str, redis: str, scenario: Callable[[Cluster], Awaitable[None]]
+) -> None:
+    """The story of real faults is true, live as well as later, and shows the health of each."""
+
+    async def play() -> tuple[Trace, list[Item]]:
+        told: list[Item] = []
+        async with open_cluster(["A", "B"], broker, redis) as cluster:
+            teller = Teller(cluster.trace)
+            cluster.trace.watch(lambda record: told.extend(teller.feed(record)))
+            await scenario(cluster)
+        return cluster.trace, told
+
+    trace, told = asyncio.run(play())
+    story = tell(trace)
+    assert story.items == told
+    for truth in TRUTHS:
+        truth(trace, story)
+    states = [(health.part, health.state) for health in of(story, Health)]
+    if scenario is break_redis:
+        assert states == [("redis", state) for state in ("down", "up", "frozen", "up")]
+    else:
+        assert states == [*(("A", s) for s in ("down", "up", "frozen", "up")), ("D", "up")]
+    assert all(said.frame for said in of(story, Said))
+    assert len(of(story, Frame)) >= len(of(story, Said)) - 1
 
 
 @given(st.data())

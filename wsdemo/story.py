@@ -42,6 +42,7 @@ __all__ = [
 HEADWAY = 0.4  # hops between two messages that follow each other on one link
 DWELL = 1.0  # hops that a player is seen to be away before it connects again
 BREATH = 0.5  # hops between a caption and the first thing that happens
+LAST_WORDS = 0.1  # hops for which a part outlives what has just left it
 LONGEST_FRAME = 2000  # characters of a frame that are told
 
 # What a fault's reason says of the part it is about. Other faults are about a link or a player.
@@ -309,10 +310,10 @@ class Teller:
             items.append(Said(said, record.event, player, body, _frame(record)))
         match record.kind:
             case "receive":
-                s0 = self._depart(record.peer, record.at, way.said)
+                s0 = self._reach(record, way.said)
                 s = s0 + 1
                 way.received = record
-                way.departs = self._after(f"{record.at} out", s)
+                way.departs = self._after(f"{record.at} out", max(s, self._back[record.at]))
                 ms = _ms(way.sent, record)
                 items.append(Hop(s0, s, record.event, record.peer, record.at, ms))
             case "publish":
@@ -346,6 +347,13 @@ class Teller:
             case _:
                 s = way.said
         return s, items
+
+    def _reach(self, record: Record, said: float) -> float:
+        """When what a player said set out for its server; if the player has gone since, at once."""
+        player, server = record.peer, record.at
+        if self._place.get(player) == server:
+            return self._depart(player, server, said)
+        return self._space(player, server, max(said, self._beat))
 
     def _tell_hub(self, way: _Way, record: Record) -> Iterator[Item]:
         """The hop to the hub, once: its answer and the first relay may come in either order."""
@@ -393,7 +401,7 @@ class Teller:
 
     def _tell_health(self, record: Record) -> tuple[float, list[Item]]:
         """A part breaks or comes back. A server's death ends all that it had with others."""
-        now, part = self._now(), record.at
+        now, part = self._now() + LAST_WORDS * (record.kind == "fault"), record.at
         reason = str(record.data.get("reason"))
         state = _STATES.get(reason) if record.kind == "fault" else "up"
         if state is None or record.peer:
@@ -427,13 +435,14 @@ class Teller:
                 return s, []
             case "join":
                 s = max(self._connecting.get(record.peer, now) + 0.5, self._busy[record.at])
+                s = max(s, self._beat, self._back[record.at])
                 self._joined[record.peer] = s
                 if record.peer in self._reporting:
                     return s, []
                 return s, [self._put(record.peer, record.at, now, s)]
             case "welcome":
                 s = self._joined.get(record.at, now) + 0.5
-                since = self._connecting.get(record.at, now)
+                since = max(self._connecting.get(record.at, now), self._beat)
                 return s, [self._put(record.at, record.peer, since, s)]
             case "leave":
                 return now, [Left(now, record.peer)]
