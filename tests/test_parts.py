@@ -679,6 +679,47 @@ async def test_an_interrupted_change_is_done_or_not(change: str) -> None:
         turns = more(turns)
 
 
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_stop_in_the_middle_of_a_change_ends_all(change: str) -> None:
+    """However far the change has come, the stop waits for it and then leaves nothing."""
+    before, ports, processes = tasks(), listeners(), children()
+    turns, done = 0, False
+    while not done:
+        cluster = await open_cluster(redis="embedded")
+        await cluster.join("P1", server="A")
+        changing = asyncio.create_task(CHANGES[change](cluster))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        done = changing.done()
+        await within(cluster.stop())
+        await asyncio.gather(changing, return_exceptions=True)
+        assert cluster.trace.ended
+        await eventually(lambda: not tasks() - before)
+        assert not listeners() - ports, f"after {turns} turns"
+        assert not children() - processes, f"after {turns} turns"
+        turns = more(turns)
+
+
+async def test_a_join_in_the_middle_of_a_new_start() -> None:
+    """It fails or is part of the new run; a player is in the cluster or it is not."""
+    turns, done = 0, False
+    while not done:
+        async with open_cluster(broker="none") as cluster:
+            [p1] = await cluster.join("P1", server="A")
+            joining = asyncio.create_task(cluster.join("P2", server="B"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            done = joining.done()
+            await within(cluster.change_broker("pubsub"))
+            await asyncio.wait([joining])
+            assert list(cluster.players) == (["P1"] if joining.exception() else ["P1", "P2"])
+            await p1.send("x")
+            await settled(cluster)
+            for player in cluster.players.values():
+                assert bodies(player.heard) == ["x"]
+        turns = more(turns)
+
+
 @every_run
 @pytest.mark.parametrize("seed", range(8))
 async def test_after_anything_at_all_the_books_balance(
