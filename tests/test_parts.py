@@ -99,6 +99,7 @@ class TestAServerThatIsAdded:
             [p1] = await cluster.join("P1")
             await cluster.add_server("B")
             assert [record.at for record in cluster.trace.select("start")] == ["B"]
+            assert cluster.trace.about["servers"] == ["A", "B"]
             [p2] = await cluster.join("P2", server="B")
             assert {(await cluster.join(f"P{n}"))[0].server for n in (3, 4)} == {"A", "B"}
             await p1.send("x")
