@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -12,11 +14,10 @@ from wsdemo.ledger import ledger
 from wsdemo.trace import load_traces
 
 
-def wsdemo(*arguments: str) -> subprocess.CompletedProcess[str]:
+def wsdemo(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "wsdemo", *arguments]
-    return subprocess.run(
-        command, capture_output=True, text=True, encoding="utf-8", timeout=60, check=False
-    )
+    options = {"capture_output": True, "text": True, "encoding": "utf-8", **options}
+    return subprocess.run(command, timeout=60, check=False, **options)
 
 
 @pytest.mark.parametrize("redis", ["fake", "embedded"])
@@ -31,6 +32,35 @@ def test_run_prints_the_ledgers_and_saves_the_traces(redis: str, tmp_path: Path)
     assert repr(ledger(load_traces(saved))) in ran.stdout
 
 
+def test_run_saves_the_animation_too(tmp_path: Path) -> None:
+    """`--html` writes a page with a pane for each run, and says where it is."""
+    saved = tmp_path / "out.html"
+    ran = wsdemo("run", "p1_moves_to_b", "--redis", "fake", "--html", str(saved))
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert f"Saved to {saved}" in ran.stdout
+    page = saved.read_text(encoding="utf-8")
+    told = json.loads(page.split('id="told">')[1].split("</script>")[0])
+    assert [run["broker"] for run in told["runs"]] == ["none", "pubsub"]
+
+
+def test_a_page_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> None:
+    """Half a page is worse than none: what has been written of it goes again."""
+    resource = pytest.importorskip("resource")
+
+    def small_files_only() -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, most))
+
+    saved = tmp_path / "out.html"
+    run = ["run", "p1_moves_to_b", "--redis", "fake", "--html", str(saved)]
+    ran = wsdemo(*run, preexec_fn=small_files_only)
+    assert ran.returncode == 1
+    assert "too large" in ran.stderr
+    assert ran.stderr.count("\n") == 1
+    assert "Saved" not in ran.stdout
+    assert not saved.exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
@@ -39,6 +69,7 @@ def test_run_prints_the_ledgers_and_saves_the_traces(redis: str, tmp_path: Path)
         (["run", "p1_moves_to_b", "--redis", "x"], "unknown redis 'x'; there are: "),
         (["run", "p1_moves_to_b", "--broker", "none", "--broker", "none"], "name each broker once"),
         (["run", "p1_moves_to_b", "--trace", "/no/such/folder/x"], "No such file"),
+        (["run", "p1_moves_to_b", "--html", "/no/such/folder/x"], "No such file"),
     ],
 )
 def test_what_it_cannot_do_is_said_in_a_line(arguments: list[str], says: str) -> None:

@@ -14,12 +14,16 @@ import wsdemo
 
 PACKAGE = Path(wsdemo.__file__).parent
 
-LEAVES = {"trace", "protocol", "changes", "lifetime"}
+LEAVES = {"trace", "protocol", "changes", "gate", "lifetime"}
 BROKERS = {"brokers", "brokers.base", "brokers.local", "brokers.pubsub"}
 BROKERS_TO_COME = {"brokers.stream", "brokers.queue"}
-ACTORS = {"server", "balancer", "player", "redis_backend", "faults"} | BROKERS | BROKERS_TO_COME
-WIRING = {"cluster", "scenarios", "compare"}
-VIEWS = {"ledger", "story", "timeline", "stage"}
+ACTORS = (
+    {"server", "connection", "balancer", "player", "redis_backend", "faults"}
+    | BROKERS
+    | BROKERS_TO_COME
+)
+WIRING = {"parts", "barrier", "cluster", "scenarios", "compare"}
+VIEWS = {"ledger", "story", "timeline", "page", "stage"}
 EDGES = {"teach", "cli", "doctor", "__main__"}
 
 # Each module, and the modules of this package that it may import. "" is `wsdemo` itself, which
@@ -29,6 +33,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "trace": set(),
     "protocol": set(),
     "changes": set(),
+    "gate": set(),
     "lifetime": set(),
     "notebook": set(),
     # actors know the leaves, and a server the seam to its broker
@@ -38,20 +43,24 @@ MAY_IMPORT: dict[str, set[str]] = {
     "brokers.stream": LEAVES | {"brokers.base"},
     "brokers.queue": LEAVES | {"brokers.base"},
     "brokers": (BROKERS | BROKERS_TO_COME) - {"brokers"},
-    "server": LEAVES | {"brokers", "brokers.base"},
+    "connection": LEAVES,
+    "server": LEAVES | {"connection", "brokers", "brokers.base"},
     "balancer": LEAVES,
     "player": LEAVES,
     "redis_backend": LEAVES,
     "faults": LEAVES,
     # wiring
-    "cluster": LEAVES | ACTORS | {"notebook", "ledger"},
+    "parts": LEAVES | ACTORS,
+    "barrier": LEAVES | ACTORS | {"parts"},
+    "cluster": LEAVES | ACTORS | {"parts", "barrier", "notebook", "ledger"},
     "scenarios": LEAVES | ACTORS | {"cluster", "ledger"},
     "compare": LEAVES | ACTORS | {"cluster", "scenarios", "ledger"},
     # views know the trace, and each what the ones before it have made of it
     "ledger": {"trace"},
     "story": {"trace", "ledger"},
     "timeline": {"trace", "ledger", "story"},
-    "stage": {"trace", "ledger", "story", "timeline", "notebook"},
+    "page": set(),
+    "stage": {"trace", "ledger", "story", "timeline", "page", "notebook"},
     # the public names
     "": LEAVES | WIRING | VIEWS,
     # edges
@@ -65,6 +74,7 @@ LEAF_PACKAGES = {
     "trace": {"msgspec"},
     "protocol": {"msgspec"},
     "changes": set[str](),
+    "gate": set[str](),
     "lifetime": set[str](),
     "notebook": set[str](),
 }

@@ -16,6 +16,15 @@ def test_each_is_listed_under_its_name() -> None:
         assert scenario.__doc__
 
 
+async def test_each_step_has_notes_for_whoever_presents_it() -> None:
+    """The notes are a sentence or two, and say more than the caption."""
+    async with open_cluster(broker="none") as cluster:
+        await p1_moves_to_b(cluster)
+    for step in cluster.trace.select("step"):
+        assert 20 < len(step.data["notes"]) < 160
+        assert step.data["notes"] != step.data["caption"]
+
+
 @pytest.mark.parametrize("redis", ["fake", "embedded"])
 @pytest.mark.parametrize(("broker", "missed"), [("none", 2), ("pubsub", 0)])
 async def test_p1_moves_to_b(broker: str, missed: int, redis: str) -> None:

@@ -6,14 +6,18 @@ import asyncio
 import base64
 import json
 import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from tests.conftest import within
 from wsdemo import Cluster, Stage, compare, open_cluster, scenarios
+from wsdemo.stage import LiveCluster
 from wsdemo.story import tell
-from wsdemo.trace import Trace
+from wsdemo.trace import SCHEMA_VERSION, Trace, save_traces
 
 
 class Browser:
@@ -25,6 +29,16 @@ class Browser:
         self.answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         monkeypatch.setattr(stage, "send", self._receive)
 
+    @property
+    def cluster(self) -> Any:
+        """What the stage acts on."""
+        return self.stage._cluster
+
+    def renew(self) -> None:
+        """Tell the stage of a new run, as a cluster does."""
+        for callback in self.cluster.callbacks:
+            callback()
+
     def _receive(self, content: dict[str, Any]) -> None:
         json.dumps(content)  # nothing else can be sent
         if content["type"] == "more":
@@ -34,22 +48,85 @@ class Browser:
             self.answers.put_nowait(content)
 
     async def ask(self, **content: Any) -> dict[str, Any]:
-        """Press a button, on another thread as some kernels do, and wait for the answer."""
-        message = {"type": "act", "id": 1, **content}
+        """Press a button, and wait for the answer."""
+        return await self.ask_on(self.answers, **{"type": "act", "id": 1, **content})
+
+    async def ask_on(self, answers: asyncio.Queue[Any], **message: Any) -> dict[str, Any]:
+        """Ask on another thread, as some kernels do, and wait for an answer on this one."""
         press = threading.Thread(target=self.stage._on_message, args=(None, message, []))
         press.start()
-        async with asyncio.timeout(10):
-            return await self.answers.get()
+        answer: dict[str, Any] = await within(answers.get(), 10)
+        return answer
+
+
+DEEDS = [
+    *("send", "disconnect", "reconnect", "join", "add_server", "change_broker"),
+    *("kill_server", "restart_server", "freeze_server", "thaw_server"),
+    *("stop_redis", "start_redis", "freeze_redis", "thaw_redis"),
+]
+
+
+class Pretended:
+    """Takes the place of a cluster where all that matters is what a button asks it for."""
+
+    def __init__(self) -> None:
+        self.trace = Trace(broker="pubsub", servers=["A", "B"], game="g")
+        self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        self.players = {"P1": self, "P3": self, "cluster": self}
+        self.servers = {"A": self, "C": self}
+        self.redis_cannot = "It is not ours."
+        self.asked: list[str] = []
+        self.error: Exception | None = None
+        self.unsettled: Exception | None = None
+        self.callbacks: list[Callable[[], object]] = []
+        for name in DEEDS:
+            setattr(self, name, self._deed(name))
+
+    def player(self, name: str) -> Any:
+        """A player, who is no better than the cluster."""
+        return self
+
+    def on_renewal(self, callback: Callable[[], object]) -> Callable[[], None]:
+        """Remember whom to tell."""
+        self.callbacks.append(callback)
+        return lambda: self.callbacks.remove(callback)
+
+    async def settle(self) -> None:
+        """Come to rest, or not."""
+        self.asked.append("settle")
+        if self.unsettled:
+            raise self.unsettled
+
+    def _deed(self, name: str) -> Callable[..., Awaitable[object]]:
+        async def deed(*arguments: Any) -> object:
+            self.asked.append(" ".join([name, *map(str, arguments)]))
+            if self.error:
+                raise self.error
+            return name
+
+        return deed
 
 
 @pytest.fixture
-async def browser(monkeypatch: pytest.MonkeyPatch) -> Any:
+async def pretended(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Browser]:
+    stage = Stage(Pretended())
+    yield Browser(stage, monkeypatch)
+    stage.close()
+
+
+@pytest.fixture
+async def browser(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Browser]:
     async with open_cluster(broker="pubsub") as cluster:
         await cluster.join("P1", "P2", server="A")
         await cluster.settle()
         stage = Stage(cluster)
         yield Browser(stage, monkeypatch)
         stage.close()
+
+
+def test_a_cluster_is_all_that_the_stage_asks_for() -> None:
+    """What the stage calls is there, in a cluster as in the one that takes its place here."""
+    assert isinstance(Cluster(), LiveCluster)
 
 
 def cluster_of(browser: Browser) -> Cluster:
@@ -71,9 +148,9 @@ async def test_a_replay_carries_the_story_of_each_run() -> None:
 async def test_the_reconnect_button_moves_the_real_player(browser: Browser) -> None:
     """What the button asks for happens on the sockets, and the browser is told each item of it."""
     p1 = cluster_of(browser).players["P1"]
-    assert (await browser.ask(action="reconnect", player="P1", server="B"))["type"] == "done"
+    assert (await browser.ask(action="reconnect", part="P1", choice="B"))["type"] == "done"
     assert p1.server == "B"
-    assert (await browser.ask(action="send", player="P2", body=" hide "))["type"] == "done"
+    assert (await browser.ask(action="send", part="P2", body=" hide "))["type"] == "done"
     assert [event.body for event in p1.heard] == ["hide"]
     await asyncio.sleep(0)  # one turn of the loop, in which what is new is sent
     assert browser.items == msgspec.to_builtins(tell(cluster_of(browser).trace).items)
@@ -82,21 +159,28 @@ async def test_the_reconnect_button_moves_the_real_player(browser: Browser) -> N
 async def test_disconnect_and_the_balancer_s_choice(browser: Browser) -> None:
     """A player can be disconnected, and come back wherever the balancer puts it."""
     p1 = cluster_of(browser).players["P1"]
-    assert (await browser.ask(action="disconnect", player="P1"))["type"] == "done"
+    assert (await browser.ask(action="disconnect", part="P1"))["type"] == "done"
     assert not p1.connected
-    assert (await browser.ask(action="reconnect", player="P1"))["type"] == "done"
+    assert (await browser.ask(action="reconnect", part="P1"))["type"] == "done"
     assert p1.connected
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"action": "send", "player": "P9", "body": "x"}, "unknown player 'P9'; there are: P1, P2"),
-        ({"action": "reconnect", "player": "P1", "server": "Z"}, "there are: A, B"),
-        ({"action": "send", "player": "P1", "body": "  "}, "write something first"),
-        ({"action": "send", "player": "P1", "body": 7}, "write something first"),
-        ({"action": "explode", "player": "P1"}, "cannot do 'explode'"),
-        ({}, "unknown player"),
+        ({"action": "send", "part": "P9", "body": "x"}, "unknown part 'P9'; there are: P1, P2, A"),
+        ({"action": "reconnect", "part": "P1", "choice": "Z"}, "there are: A, B"),
+        ({"action": "send", "part": "P1", "body": "  "}, "write something first"),
+        ({"action": "send", "part": "P1", "body": 7}, "cannot read this: Expected `str | null`"),
+        ({"action": "send", "part": "P1"}, "write something first"),
+        ({"action": "send", "part": "P1", "body": "x" * 201}, "201 characters; write at most 200"),
+        ({"action": "send", "part": "P1", "body": "x" * 10**6}, "cannot read this: Expected"),
+        ({"action": "explode", "part": "P1"}, "cannot do 'explode' with P1"),
+        ({"action": "send", "part": "A", "body": "x"}, "cannot do 'send' with A"),
+        ({"action": "add-player", "part": "redis"}, "cannot do 'add-player' with redis"),
+        ({"action": "send", "part": "P" * 100}, "cannot read this: Expected"),
+        ({"action": ["send"], "part": "P1"}, "cannot read this: Expected"),
+        ({"part": "P1"}, "cannot read this: Object missing required field `action`"),
     ],
 )
 async def test_what_cannot_be_done_is_said_in_words(
@@ -110,30 +194,210 @@ async def test_what_cannot_be_done_is_said_in_words(
 
 async def test_sending_while_disconnected_says_what_to_do(browser: Browser) -> None:
     """The error of the player itself reaches the stage."""
-    await browser.ask(action="disconnect", player="P1")
-    answer = await browser.ask(action="send", player="P1", body="hello?")
+    await browser.ask(action="disconnect", part="P1")
+    answer = await browser.ask(action="send", part="P1", body="hello?")
     assert "reconnect()` first" in answer["text"]
+
+
+async def test_the_buttons_break_and_heal_real_parts(browser: Browser) -> None:
+    """A server that is killed loses its players to another, and can come back; others are added."""
+    cluster = cluster_of(browser)
+    for action, part in [("kill", "A"), ("restart", "A"), ("freeze", "B"), ("thaw", "B")]:
+        assert (await browser.ask(action=action, part=part))["type"] == "done"
+        if action == "kill":
+            assert [player.server for player in cluster.players.values()] == ["B", "B"]
+    again = await browser.ask(action="thaw", part="B")
+    assert again["type"] == "failed"
+    assert "Server B is up, not frozen" in again["text"]
+    assert (await browser.ask(action="add-server", part="cluster"))["type"] == "done"
+    assert (await browser.ask(action="add-player", part="cluster"))["type"] == "done"
+    assert list(cluster.servers) == ["A", "B", "C"]
+    assert list(cluster.players) == ["P1", "P2", "P3"]
+    refused = await browser.ask(action="stop", part="redis")
+    assert (refused["type"], refused["text"]) == ("failed", cluster.redis_cannot)
+    await asyncio.sleep(0)
+    assert browser.items == msgspec.to_builtins(tell(cluster.trace).items)
+    told = [(item["part"], item["state"]) for item in browser.items if item["type"] == "health"]
+    assert told == [("A", "down"), ("A", "up"), ("B", "frozen"), ("B", "up"), ("C", "up")]
+    assert base64.b64decode(browser.stage._repr_mimebundle_()[0]["image/png"])
+
+
+async def test_the_button_for_another_broker_begins_a_new_run(browser: Browser) -> None:
+    """The stage shows the new run from its beginning, and its buttons go on working."""
+    answer = await browser.ask(action="change-broker", part="cluster", choice="none")
+    assert answer["text"].startswith("The cluster was started anew, without a broker.")
+    (run,) = browser.stage.runs
+    assert run["title"] == "Without a broker"
+    assert "redis" in browser.stage.acts["unable"]
+    browser.items = list(run["items"])
+    assert (await browser.ask(action="send", part="P1", body="jump"))["type"] == "done"
+    await asyncio.sleep(0)
+    assert browser.items[-1]["type"] == "outcome"
 
 
 async def test_a_new_view_asks_for_the_rest(browser: Browser) -> None:
     """A view that is opened later gets what the first message did not hold."""
-    sent: list[dict[str, Any]] = []
-    await browser.ask(action="send", player="P2", body="jump")
+    await browser.ask(action="send", part="P2", body="jump")
     await asyncio.sleep(0)
-    browser.stage.send = sent.append
-    browser.stage._on_message(None, {"type": "rest", "have": [2]}, [])
-    (answer,) = sent
+    sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    browser.stage.send = sent.put_nowait
+    answer = await browser.ask_on(sent, type="rest", have=[2])
     assert answer["from"] == 2
     assert answer["items"] == browser.items[2:]
 
 
 @pytest.mark.parametrize(
-    "content", [None, 7, [], {}, {"type": "rest"}, {"type": "rest", "have": ["x", -1]}, {"type": 1}]
+    "content",
+    [
+        *(None, 7, [], {}, {"type": 1}, {"type": ["act"]}, {"type": "act"}),
+        *({"type": "act", "id": "1", "action": "send"}, {"type": "act", "id": True}),
+        *({"type": "rest"}, {"type": "rest", "have": ["x", -1]}, {"type": "rest", "have": {}}),
+    ],
 )
 async def test_nonsense_from_the_browser_is_passed_over(browser: Browser, content: Any) -> None:
     """A message that is none of the known ones has no effect."""
     browser.stage._on_message(None, content, [])
+    await asyncio.sleep(0)  # the turn of the loop in which it would be answered
     assert browser.answers.empty()
+
+
+BUTTONS = [
+    ("P1", "send", "hi", "send hi"),
+    ("P1", "disconnect", None, "disconnect"),
+    ("P1", "reconnect", "A", "reconnect A"),
+    ("P1", "reconnect", None, "reconnect None"),
+    ("A", "kill", None, "kill_server A"),
+    ("A", "restart", None, "restart_server A"),
+    ("A", "freeze", None, "freeze_server A"),
+    ("A", "thaw", None, "thaw_server A"),
+    ("redis", "stop", None, "stop_redis"),
+    ("redis", "start", None, "start_redis"),
+    ("redis", "freeze", None, "freeze_redis"),
+    ("redis", "thaw", None, "thaw_redis"),
+    ("cluster", "add-player", None, "join P2"),
+    ("cluster", "add-server", None, "add_server B"),
+    ("cluster", "change-broker", "none", "change_broker none"),
+    ("cluster", "send", "a player of that name", "send a player of that name"),
+]
+
+
+@pytest.mark.parametrize(("part", "action", "more", "does"), BUTTONS)
+async def test_each_button_does_one_thing(
+    pretended: Browser, part: str, action: str, more: str | None, does: str
+) -> None:
+    """Each asks the cluster for its own, and waits until it has come to rest, or is frozen."""
+    extra = {"body" if action == "send" else "choice": more} if more else {}
+    answer = await pretended.ask(id=7, action=action, part=part, **extra)
+    assert (answer["type"], answer["id"]) == ("done", 7)
+    assert pretended.cluster.asked == [does] + ["settle"] * (action != "freeze")
+
+
+@pytest.mark.parametrize(
+    ("broker", "how"),
+    [("pubsub", "with Redis Pub/Sub"), ("none", "without a broker"), ("new", "with new")],
+)
+async def test_a_new_start_says_what_it_is(pretended: Browser, broker: str, how: str) -> None:
+    """Who changes the broker is told that everything is new, and that the players are back."""
+    answer = await pretended.ask(action="change-broker", part="cluster", choice=broker)
+    sentence = f"The cluster was started anew, {how}. Its players have joined again."
+    assert answer == {"type": "done", "id": 1, "text": sentence}
+
+
+async def test_what_a_button_did_and_what_has_not_come_to_rest(pretended: Browser) -> None:
+    """Something that was done is not called a failure because it is still having its effect."""
+    pretended.cluster.unsettled = TimeoutError("after 5 s still under way: P1 waits")
+    answer = await pretended.ask(action="disconnect", part="P1")
+    assert answer["type"] == "done"
+    assert answer["text"] == "Done, but after 5 s still under way: P1 waits."
+
+
+@pytest.mark.parametrize(
+    ("error", "says"), [(RuntimeError("Redis is down."), "Redis is down."), (KeyError(), "KeyE")]
+)
+async def test_any_error_becomes_words(pretended: Browser, error: Exception, says: str) -> None:
+    """What goes wrong in a button is said on the stage, whatever it is."""
+    pretended.cluster.error = error
+    answer = await pretended.ask(action="stop", part="redis")
+    assert answer["type"] == "failed"
+    assert says in answer["text"]
+
+
+async def test_a_full_alphabet_has_no_more_servers(pretended: Browser) -> None:
+    """Servers are called A to Z."""
+    pretended.cluster.servers = dict.fromkeys("ABCDEFGHIJKLMNOPQRSTUVWXYZ", pretended.cluster)
+    answer = await pretended.ask(action="add-server", part="cluster")
+    assert answer["text"] == "every letter from A to Z is taken"
+
+
+async def test_a_live_stage_says_what_its_buttons_can_do(pretended: Browser) -> None:
+    """It names the brokers there are, and why Redis cannot be touched, if it cannot."""
+    acts = {"none": "Without a broker", "pubsub": "With Redis Pub/Sub"}
+    stage = pretended.stage
+    assert stage.live
+    assert stage.acts["brokers"].items() >= acts.items()
+    assert stage.acts["unable"] == {"redis": "It is not ours."}
+    pretended.cluster.redis_cannot = ""
+    pretended.renew()
+    assert stage.acts["unable"] == {}
+
+
+async def test_after_a_new_start_the_new_run_is_shown(pretended: Browser) -> None:
+    """The stage shows the new trace from its beginning, follows it, and is done with the old."""
+    cluster, stage = pretended.cluster, pretended.stage
+    old = cluster.trace
+    old.append("step", "scenario", caption="Old")
+    await asyncio.sleep(0)
+    cluster.trace = Trace(broker="none", servers=["A"])
+    cluster.trace.append("step", "scenario", caption="New")
+    pretended.renew()
+    assert [run["title"] for run in stage.runs] == ["Without a broker"]
+    assert [item["caption"] for item in stage.runs[0]["items"]] == ["New"]
+    pretended.items = list(stage.runs[0]["items"])
+    old.append("step", "scenario", caption="Too late")
+    cluster.trace.append("step", "scenario", caption="Newer")
+    await asyncio.sleep(0)
+    assert [item["caption"] for item in pretended.items] == ["New", "Newer"]
+
+
+async def test_a_closed_stage_watches_nothing(pretended: Browser) -> None:
+    """Once it is closed, neither new records nor new runs reach it."""
+    pretended.stage.close()
+    assert pretended.cluster.callbacks == []
+    pretended.cluster.trace.append("step", "scenario", caption="Unseen")
+    await asyncio.sleep(0)
+    assert pretended.items == []
+
+
+async def test_a_cluster_whose_loop_has_ended_can_still_be_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A page gets what it lacks, and a button says that there is nothing to act on any more."""
+
+    def ask() -> list[dict[str, Any]]:
+        sent: list[dict[str, Any]] = []
+        monkeypatch.setattr(stage, "send", sent.append)
+        stage._on_message(None, {"type": "rest", "have": [0]}, [])
+        stage._on_message(None, {"type": "act", "id": 3, "action": "stop", "part": "redis"}, [])
+        return sent
+
+    cluster = Pretended()
+    cluster.trace.append("step", "scenario", caption="Begin")
+    stage = Stage(cluster)
+    cluster.loop = asyncio.new_event_loop()
+    cluster.loop.close()
+    rest, failed = await asyncio.to_thread(ask)
+    assert [item["caption"] for item in rest["items"]] == ["Begin"]
+    assert (failed["type"], failed["id"]) == ("failed", 3)
+    assert "open another with" in failed["text"]
+    stage.close()
+
+
+def test_a_stage_has_a_key_of_its_own() -> None:
+    """By its key a page can remember where it was in this stage, and in no other."""
+    stages = [Stage(Trace()) for _ in range(2)]
+    assert len({stage.key for stage in stages} - {""}) == 2
+    for stage in stages:
+        stage.close()
 
 
 async def test_what_is_stored_is_a_picture_and_the_outcome() -> None:
@@ -169,3 +433,106 @@ def test_what_cannot_be_shown_is_refused() -> None:
     """Something that is no run at all is refused, with what can be shown."""
     with pytest.raises(TypeError, match="give a cluster, its trace, or what"):
         Stage(7)  # type: ignore[arg-type]
+
+
+# Files, and what cannot be shown
+
+
+@pytest.fixture
+async def saved(tmp_path: Path) -> Path:
+    """The saved traces of a comparison."""
+    runs = await compare(scenarios.p1_moves_to_b)
+    path = tmp_path / "run.jsonl"
+    save_traces(path, [run.trace for run in runs.values()])
+    return path
+
+
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_saved_trace_is_shown_by_its_path(saved: Path, kind: Callable[[Path], Any]) -> None:
+    """A file with several traces is a stage with several panes."""
+    stage = Stage(kind(saved))
+    assert [run["title"] for run in stage.runs] == ["Without a broker", "With Redis Pub/Sub"]
+    assert (stage.live, stage.problem) == (False, "")
+    assert repr(stage).startswith("Without a broker: heard 10 · missed 2")
+    stage.close()
+
+
+def broken_files(whole: bytes) -> dict[str, tuple[bytes, str]]:
+    """What may come in the place of a saved trace, and what is to be said of it."""
+    later = b'{"wsdemo_trace":%d,"about":{},"records":0}\n' % (SCHEMA_VERSION + 1)
+    return {
+        "cut short": (whole[:-40], "is cut short in line"),
+        "of a later version": (later, "written by a later wsdemo"),
+        "no trace": (b"PK\x03\x04\n\xff\xfe", "not the header of a saved trace"),
+        "empty": (b"", "is cut short in line 1"),
+        "deeply nested": (b"[" * 100_000 + b"\n", "not the header of a saved trace"),
+    }
+
+
+@pytest.mark.parametrize("case", broken_files(b""))
+async def test_a_file_that_is_no_trace_is_a_sentence_on_the_stage(saved: Path, case: str) -> None:
+    """What is wrong with it is said on the stage and in its stored output, which has no image."""
+    content, says = broken_files(saved.read_bytes())[case]
+    path = saved.with_name("broken.jsonl")
+    path.write_bytes(content)
+    stage = Stage(path)
+    assert says in stage.problem
+    assert "broken.jsonl" in stage.problem
+    assert stage.runs == []
+    assert repr(stage) == stage.problem
+    data, _ = stage._repr_mimebundle_()
+    assert data["text/plain"] == stage.problem
+    assert "image/png" not in data
+    stage.close()
+
+
+def test_a_file_that_is_not_there_is_an_error() -> None:
+    """A wrong path is the caller's to correct."""
+    with pytest.raises(FileNotFoundError):
+        Stage("no/such/run.jsonl")
+
+
+def test_no_runs_at_all_is_a_sentence() -> None:
+    """An empty comparison has nothing to show, and says so."""
+    stage = Stage({})
+    assert "no run to show" in stage.problem
+    assert repr(stage) == stage.problem
+    stage.close()
+
+
+def told(*captions: str, broker: str = "none", before: bool = False) -> Trace:
+    """A trace of these steps; something may have happened before the first."""
+    trace = Trace(broker=broker, servers=["A"])
+    if before:
+        trace.append("send", "P1", "A", "P1-1", body="x")
+        trace.append("receive", "A", "P1", "P1-1", body="x")
+    for caption in captions:
+        trace.append("step", "scenario", caption=caption)
+    return trace
+
+
+@pytest.mark.parametrize(
+    ("there", "says"),
+    [
+        (told("Begin", "Stop"), "beat 2 is “Go” in “Without a broker”, but “Stop” in “With x”."),
+        (told("Begin"), "beat 2 is “Go” in “Without a broker”, but missing in “With x”."),
+        (told("Begin", "Go", "On"), "beat 3 is missing in “Without a broker”, but “On” in “With"),
+        (told("Begin", "Go" * 99), f"but “{'Go' * 29}G…” in “With x”."),
+        (
+            told("Begin", "Go", before=True),
+            "beat 1 is “Begin” in “Without a broker”, but without a caption in “With x”.",
+        ),
+    ],
+)
+def test_runs_that_tell_different_stories_are_not_put_side_by_side(there: Trace, says: str) -> None:
+    """Where the beats of two runs first differ, the stage says where, and what each says."""
+    there.about["broker"] = "x"
+    here = told("Begin", "Go")
+    stage = Stage({"same": here, "too": told("Begin", "Go", broker="pubsub"), "other": there})
+    assert stage.problem.startswith("These runs do not tell the same story: ")
+    assert says in stage.problem
+    assert repr(stage) == stage.problem
+    stage.close()
+    alone = Stage({"one": here, "two": told("Begin", "Go", broker="pubsub")})
+    assert alone.problem == ""
+    alone.close()

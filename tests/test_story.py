@@ -26,6 +26,9 @@ from wsdemo.story import (
     BREATH,
     HEADWAY,
     Beat,
+    Command,
+    Frame,
+    Health,
     Hop,
     Item,
     Left,
@@ -183,11 +186,15 @@ def names_only_what_there_was(trace: Trace, story: Story) -> None:
                 assert item.event in events, item
             case Place():
                 assert item.player in parts, item
-                assert item.server in {"", *story.servers}, item
+                assert item.server in {"", *story.every_server}, item
             case Left():
                 assert item.player in parts, item
-            case Link():
-                assert item.server in story.servers, item
+            case Link() | Command():
+                assert item.server in story.every_server, item
+            case Frame():
+                assert item.event in events, item
+            case Health():
+                assert item.part in parts | {"redis"}, item
 
 
 def takes_one_hop_for_each_hop(trace: Trace, story: Story) -> None:
@@ -322,7 +329,9 @@ def delivers_to_who_is_there(trace: Trace, story: Story) -> None:
     """A message between a server and a player travels while the player is at the server."""
     for hop in of(story, Hop):
         player, server = (
-            (hop.source, hop.target) if hop.target in story.servers else (hop.target, hop.source)
+            (hop.source, hop.target)
+            if hop.target in story.every_server
+            else (hop.target, hop.source)
         )
         if "redis" in (player, server):
             continue
@@ -333,7 +342,7 @@ def delivers_to_who_is_there(trace: Trace, story: Story) -> None:
 
 def hears_only_through_a_link(trace: Trace, story: Story) -> None:
     """A message comes from Redis only to a server that is subscribed, and links change in order."""
-    for server in story.servers:
+    for server in story.every_server:
         changes = [link for link in of(story, Link) if link.server == server]
         for earlier, later in pairwise(changes):
             assert later.s >= earlier.s - A_LITTLE, (earlier, later)
@@ -424,7 +433,7 @@ def test_the_games_are_worth_telling() -> None:
     causes = {loss.cause for story in stories for loss in of(story, Loss)}
     assert causes >= {"no broker between servers", "player away"}
     kinds = {type(item) for story in stories for item in story.items}
-    assert kinds == {Beat, Said, Hop, Loss, Place, Left, Link, Outcome}
+    assert kinds == {Beat, Said, Hop, Loss, Place, Left, Link, Frame, Command, Outcome}
     assert sum(len(of(story, Hop)) for story in stories) > 200
 
 
@@ -702,6 +711,313 @@ def test_what_a_stranger_publishes_happens_now() -> None:
     ends_with_its_last_item(trace, story)
     for hop in of(story, Hop):
         assert hop.s0 >= of(story, Beat)[-1].s
+
+
+# What stands on the wire, and what Redis is asked to do
+
+
+def test_the_frames_are_told_as_they_were() -> None:
+    """A player's frame is told with what it says, the servers' when the first of them relays it."""
+    trace = written(
+        "pubsub",
+        *(P1_ON_B, SUBSCRIBED, SAID.replace("body=jump", 'body=jump frame={"id":"P2-1"}')),
+        *("publish A redis P2-1 receivers=2", "relay A redis P2-1 frame={to-all}"),
+        *("deliver A P2 P2-1\nhear P2 A P2-1", "relay B redis P2-1 frame={to-all}"),
+        *("deliver B P1 P2-1\nhear P1 B P2-1", SETTLED),
+    )
+    story = tell(trace)
+    (said,), (frame,) = of(story, Said), of(story, Frame)
+    assert (said.frame, frame.event, frame.frame) == ('{"id":"P2-1"}', "P2-1", "{to-all}")
+    (relayed,) = [hop for hop in of(story, Hop) if (hop.source, hop.target) == ("redis", "A")]
+    assert frame.s == pytest.approx(relayed.s1)
+    for truth in TRUTHS:
+        truth(trace, story)
+
+
+def test_a_foreign_client_s_frame_is_the_one_its_server_received() -> None:
+    """Of a client outside the cluster only its server can say what it put on the wire."""
+    trace = written("none", BEGIN, "join A F1\nreceive A F1 x-1 body=hi frame={hi}", SETTLED)
+    assert [said.frame for said in of(tell(trace), Said)] == ["{hi}"]
+
+
+@pytest.mark.parametrize(
+    ("length", "ending"),
+    [
+        (2000, ""),
+        (2001, " … (the first 2,000 of 2,001 characters)"),
+        (123_456, " … (the first 2,000 of 123,456 characters)"),
+    ],
+)
+def test_a_long_frame_is_cut_and_says_so(length: int, ending: str) -> None:
+    """What a page gets of a frame is bounded, and its ending says how long the frame was."""
+    trace = Trace(broker="none", servers=["A"])
+    trace.append("send", "P1", "A", "P1-1", body="x", frame="x" * length)
+    (said,) = of(tell(trace), Said)
+    assert said.frame.removeprefix("x" * 2000) == ending
+
+
+def test_what_redis_carried_out_is_told_when_it_did() -> None:
+    """Subscriptions come with their links, and a publish with the arrival at Redis."""
+    channel = "channel=wsdemo:1:game:g"
+    trace = written(
+        "pubsub",
+        *(P1_ON_A, f"subscribe A redis {channel}", SAID, "publish A redis P2-1 receivers=1"),
+        *(HEARD, "deliver A P1 P2-1\nhear P1 A P2-1", SETTLED, f"unsubscribe A redis {channel}"),
+        f"unsubscribe A redis {channel}",
+    )
+    story = tell(trace)
+    up, down = of(story, Link)
+    (published,) = [hop for hop in of(story, Hop) if hop.target == "redis"]
+    assert of(story, Command) == [
+        Command(up.s, "A", "SUBSCRIBE wsdemo:1:game:g"),
+        Command(published.s1, "A", "PUBLISH wsdemo:1:game:g → 1"),
+        Command(down.s, "A", "UNSUBSCRIBE wsdemo:1:game:g"),
+    ]
+    assert (up.up, down.up) == (True, False)
+    assert up.channel == down.channel == "wsdemo:1:game:g"
+
+
+def test_another_game_s_channel_is_no_link_of_this_one() -> None:
+    """A server that holds a second game is not drawn as subscribed to this one for it."""
+    trace = Trace(broker="pubsub", servers=["A"], game="g")
+    trace.append("subscribe", "A", "redis", channel="game:other")
+    trace.append("subscribe", "A", "redis", channel="game:g")
+    trace.append("unsubscribe", "A", "redis", channel="game:other")
+    links = of(tell(trace), Link)
+    assert [(link.up, link.channel) for link in links] == [(True, "game:g")]
+
+
+def test_notes_are_told_with_their_beat() -> None:
+    """What an instructor may say at a step comes with its caption."""
+    trace = Trace(broker="none")
+    trace.append("step", "scenario", caption="Begin", notes="Ask who hears it.")
+    trace.append("step", "scenario", caption="Go")
+    assert [(beat.caption, beat.notes) for beat in of(tell(trace), Beat)] == [
+        ("Begin", "Ask who hears it."),
+        ("Go", ""),
+    ]
+
+
+# What breaks, and comes back
+
+KILLED = "fault A reason=killed"
+STOPPED = "fault redis reason=stopped"
+PUBLISHED = "publish A redis P2-1 receivers=2"
+TO_P1_ON_B = "relay B redis P2-1\ndeliver B P1 P2-1\nhear P1 B P2-1"
+MEANWHILE = arrives("P3", "C")  # takes its time
+
+BROKEN: dict[str, tuple[str, ...]] = {
+    "a server killed": ("pubsub", P1_ON_A, "subscribe A redis", SETTLED, KILLED, SETTLED),
+    "killed while a frame was on its way": (
+        *("none", P1_ON_A, "send P2 A P2-1 body=jump", MEANWHILE, KILLED, SETTLED),
+    ),
+    "killed before it could publish": ("pubsub", P1_ON_B, SAID, MEANWHILE, KILLED, SETTLED),
+    "killed before it was told": (
+        *("pubsub", P1_ON_B, SUBSCRIBED, SAID, PUBLISHED, HEARD, MEANWHILE),
+        *("fault B reason=killed", SETTLED),
+    ),
+    "killed after others were told, and before its own players": (
+        *("pubsub", P1_ON_B, SUBSCRIBED, SAID, TO_P1_ON_B, MEANWHILE, KILLED, SETTLED),
+    ),
+    "Redis stopped before it was asked": (
+        *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, STOPPED, "disconnect A redis"),
+        *(SAID, "unpublished A redis P2-1", SETTLED, "heal redis reason=started"),
+        *(SUBSCRIBED, SETTLED),
+    ),
+    "Redis stopped before it answered": (
+        *("pubsub", P1_ON_B, SUBSCRIBED, SAID, MEANWHILE, STOPPED),
+        *("disconnect A redis", "unpublished A redis P2-1", "heal redis reason=started", SETTLED),
+    ),
+    "Redis frozen and thawed": (
+        *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, "fault redis reason=frozen", SAID),
+        *("heal redis reason=thawed", PUBLISHED, HEARD, TO_P1_ON_B, SETTLED),
+    ),
+    "a server frozen and thawed": (
+        *("none", P1_ON_A, SETTLED, "fault A reason=frozen", "send P2 A P2-1 body=jump"),
+        *("send P2 A P2-2 body=hide", "heal A reason=thawed", "receive A P2 P2-1 body=jump"),
+        *(LOCAL, "deliver A P1 P2-1\nhear P1 A P2-1", "receive A P2 P2-2 body=hide"),
+        *(LOCAL.replace("P2-1", "P2-2"), "deliver A P1 P2-2\nhear P1 A P2-2", SETTLED),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+def test_faults_are_told_between_causes_and_effects(case: str) -> None:
+    """Parts fall after all that had arrived; what that costs, or a return makes good, comes after.
+
+    A change of health comes with the record of it, so that the laws hold for what is around it.
+    """
+    broker, *records = BROKEN[case]
+    trace = written(broker, *records)
+    story = tell(trace)
+    changes = [record for record in trace.select("fault", "heal") if not record.peer]
+    states = {"killed": "down", "stopped": "down", "frozen": "frozen"}
+    assert [(health.part, health.state) for health in of(story, Health)] == [
+        (record.at, states.get(record.data["reason"], "up")) for record in changes
+    ]
+    for n, item in enumerate(story.items):
+        if isinstance(item, Health):
+            for before in story.items[:n]:
+                assert starts(before) <= item.s + A_LITTLE, (before, item)
+            for after in story.items[n + 1 :]:
+                around = isinstance(after, Hop | Loss) and item.part in (after.source, after.target)
+                if around and not (isinstance(after, Loss) and item.state == "up"):
+                    assert starts(after) >= item.s - A_LITTLE, (item, after)
+    for truth in TRUTHS:
+        truth(trace, story)
+
+
+def test_what_a_thawed_redis_still_had_is_passed_on_after_the_thaw() -> None:
+    """An event that was given up for lost in one step, and comes in the next, is told in both."""
+    trace = written(
+        "pubsub",
+        *(P1_ON_B, SUBSCRIBED, SETTLED, "fault redis reason=frozen", SAID),
+        *("unpublished A redis P2-1", SETTLED, "step scenario caption=Thaw"),
+        *("heal redis reason=thawed", HEARD, TO_P1_ON_B, SETTLED),
+    )
+    story = tell(trace)
+    tells_one_beat_after_the_other(trace, story)
+    puts_causes_before_effects(trace, story)
+    thaw = of(story, Health)[-1]
+    for hop in of(story, Hop):
+        if "redis" in (hop.source, hop.target):
+            assert hop.s0 >= thaw.s
+    assert [outcome.outcome for outcome in of(story, Outcome) if outcome.player == "P1"] == [
+        "missed",
+        "heard",
+    ]
+
+
+def test_the_players_of_a_killed_server_are_away_and_then_elsewhere() -> None:
+    """A death cuts everybody off at once, whoever notices first, and takes the link down."""
+    trace = written(
+        "pubsub",
+        *(P1_ON_A, "subscribe A redis channel=game:g", SETTLED, KILLED),
+        *("disconnect P2 A", arrives("P2", "B"), "disconnect P1 A", arrives("P1", "B"), SETTLED),
+    )
+    story = tell(trace)
+    (health,) = of(story, Health)
+    assert of(story, Link)[-1] == Link(health.s, "A", False, "game:g")
+    for player in ("P1", "P2"):
+        _, away, back = (place for place in of(story, Place) if place.player == player)
+        assert (away.server, away.s0, back.server) == ("", health.s, "B")
+        assert back.s0 >= away.s0 + 1 - A_LITTLE
+    has_each_player_in_one_place(trace, story)
+    ends_with_its_last_item(trace, story)
+
+
+def test_a_server_that_was_added_comes_up() -> None:
+    """A story begins with the servers that there were; another is there from its start on."""
+    trace = written("none", P1_ON_A, SETTLED, "start D", arrives("P3", "D"), SETTLED)
+    trace.about["servers"].append("D")  # as a cluster may do that has one more
+    story = tell(trace)
+    assert story.servers == ["A", "B", "C"]
+    assert story.every_server == ["A", "B", "C", "D"]
+    (health,) = of(story, Health)
+    assert (health.part, health.state) == ("D", "up")
+    assert health.s <= of(story, Place)[-1].s0
+    names_only_what_there_was(trace, story)
+
+
+def test_faults_of_links_are_not_about_the_health_of_a_part() -> None:
+    """A balancer that finds a server gone is well, and so is a server with a slow player."""
+    trace = written("none", P1_ON_A, "fault balancer A reason=killed", "fault A P1 reason=frozen")
+    trace.append("fault", "A", "P1", reason="too slow")
+    trace.append("fault", "A", reason="out of paper")
+    assert not of(tell(trace), Health)
+
+
+async def break_servers(cluster: Cluster) -> None:
+    """Servers die, stand still and are added, while players talk."""
+    async with cluster.step("Everyone joins"):
+        p1, p2, p3 = await cluster.join("P1", "P2", "P3", server="A")
+        await p1.send("one")
+    async with cluster.step("A dies"):
+        await p2.send("two")
+        await cluster.kill_server("A")
+    async with cluster.step("P2 says something, wherever it is"):
+        await p2.send("three")
+    async with cluster.step("A comes back, and P1 to it"):
+        await cluster.restart_server("A")
+        await p1.reconnect(server="A")
+    async with cluster.step("A stands still, and P1 does not know"):
+        await cluster.freeze_server("A")
+        await p1.send("four")
+    async with cluster.step("P2 says something meanwhile"):
+        await p2.send("five")
+    async with cluster.step("A goes on"):
+        await cluster.thaw_server("A")
+    async with cluster.step("D is added, and P3 goes there"):
+        await cluster.add_server("D")
+        await p3.reconnect(server="D")
+        await p3.send("six")
+
+
+async def break_redis(cluster: Cluster) -> None:
+    """Redis ends, starts again and stands still, while players talk."""
+    async with cluster.step("Everyone joins"):
+        p1, _ = [*await cluster.join("P1", server="A"), *await cluster.join("P2", server="B")]
+        await p1.send("one")
+    async with cluster.step("Redis ends"):
+        await cluster.stop_redis()
+        await p1.send("two")
+    async with cluster.step("Redis is back"):
+        await cluster.start_redis()
+    async with cluster.step("P1 says something"):
+        await p1.send("three")
+    async with cluster.step("Redis stands still, and goes on"):
+        await cluster.freeze_redis()
+        await p1.send("four")
+        await cluster.thaw_redis()
+
+
+@pytest.mark.parametrize(
+    ("broker", "redis", "scenario"),
+    [
+        ("none", "fake", break_servers),
+        ("pubsub", "fake", break_servers),
+        ("pubsub", "embedded", break_servers),
+        ("pubsub", "embedded", break_redis),
+    ],
+)
+def test_what_really_breaks_is_told_truly(
+    broker: str, redis: str, scenario: Callable[[Cluster], Awaitable[None]]
+) -> None:
+    """The story of real faults is true, live as well as later, and shows the health of each."""
+
+    async def play() -> tuple[Trace, list[Item]]:
+        told: list[Item] = []
+        async with open_cluster(["A", "B"], broker, redis) as cluster:
+            teller = Teller(cluster.trace)
+            cluster.trace.watch(lambda record: told.extend(teller.feed(record)))
+            await scenario(cluster)
+        return cluster.trace, told
+
+    trace, told = asyncio.run(play())
+    story = tell(trace)
+    assert story.items == told
+    for truth in TRUTHS:
+        truth(trace, story)
+    states = [(health.part, health.state) for health in of(story, Health)]
+    if scenario is break_redis:
+        assert states == [("redis", state) for state in ("down", "up", "frozen", "up")]
+    else:
+        assert states == [*(("A", s) for s in ("down", "up", "frozen", "up")), ("D", "up")]
+    assert all(said.frame for said in of(story, Said))
+    assert len(of(story, Frame)) >= len(of(story, Said)) - 1
+
+
+@given(st.data())
+@settings(max_examples=60, deadline=None)
+def test_whatever_is_missing_from_a_trace_it_has_a_story(data: st.DataObject) -> None:
+    """A trace with holes, as one that began late would have, is told as far as it goes."""
+    whole = random_runs(data.draw(st.sampled_from(["none", "pubsub"])))[0][0]
+    kept = data.draw(st.sets(st.integers(0, len(whole) - 1)))
+    trace = Trace(**whole.about)
+    for record in whole:
+        if record.n in kept:
+            trace.append(record.kind, record.at, record.peer, record.event, **record.data)
+    assert all(0 <= starts(item) <= ends(item) for item in tell(trace).items)
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,7 @@ class Balancer(Lifetime):
         self._targets: dict[str, Target] = {}
         self._sent: dict[str, str] = {}  # request -> the server its connection goes to
         self._calls: dict[asyncio.Task[None], str] = {}  # -> its request
+        self._carried: dict[str, str] = {}  # request -> the server its connection went to
         self._changes = Changes()
         self._server: asyncio.Server | None = None
 
@@ -126,6 +127,10 @@ class Balancer(Lifetime):
     def calls(self) -> set[str]:
         """The requests of the clients that are connected, as `/?player=P1&call=2`."""
         return set(self._calls.values())
+
+    def server_of(self, request: str) -> str:
+        """The server that the connection with this request went to; empty if there is none."""
+        return self._carried.get(request, "")
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of the connections."""
@@ -192,11 +197,14 @@ class Balancer(Lifetime):
                 continue
             self._record("route", target.name, player=_caller(request))
             target.connections += 1
+            self._carried[request] = target.name
+            self._changes.announce()
             try:
                 upstream[1].write(head)
                 await _copy_both_ways((reader, writer), upstream)
             finally:
                 target.connections -= 1
+                self._carried.pop(request, None)
             return
         writer.write(b"HTTP/1.1 503 Service Unavailable\r\nContent-Length: 0\r\n\r\n")
         await writer.drain()

@@ -13,6 +13,7 @@ from wsdemo.compare import compare
 from wsdemo.doctor import examine
 from wsdemo.ledger import ledger
 from wsdemo.scenarios import SCENARIOS
+from wsdemo.stage import Stage
 from wsdemo.trace import save_traces
 
 __all__ = ["main"]
@@ -48,6 +49,9 @@ def _parser() -> argparse.ArgumentParser:
         help='"fake", "embedded" or a URL (default: what WSDEMO_REDIS says, or fake)',
     )
     run.add_argument("--trace", type=Path, metavar="FILE", help="save what happened to this file")
+    run.add_argument(
+        "--html", type=Path, metavar="FILE", help="save the animation to this file, a web page"
+    )
     run.set_defaults(command=_run)
 
     doctor = commands.add_parser("doctor", help="say what this machine has and lacks")
@@ -61,6 +65,9 @@ def _run(asked: argparse.Namespace) -> int:
     if asked.trace:
         save_traces(asked.trace, (run.trace for run in runs.values()))
         print(f"\nSaved to {asked.trace}")
+    if asked.html:
+        Stage(runs).save_html(asked.html)
+        print(f"\nSaved to {asked.html}")
     return 0
 
 

@@ -12,28 +12,34 @@ from collections.abc import (
     Generator,
     Sequence,
 )
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import Any
 
 from wsdemo.balancer import POLICIES, Balancer
-from wsdemo.brokers import Broker, LocalBroker, PubSubBroker
+from wsdemo.barrier import Barrier
+from wsdemo.ledger import TITLES
 from wsdemo.notebook import Cell, current_cell
-from wsdemo.player import NotConnected, Player
+from wsdemo.parts import PART_NAMES, Parts, check_known
+from wsdemo.player import Player
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import RedisBackend, check_choice, redis_backend
-from wsdemo.server import GameServer
+from wsdemo.redis_backend import RedisBackend, check_choice
+from wsdemo.server import GameServer, ServerState
 from wsdemo.trace import Trace
 
 __all__ = ["BROKERS", "Cluster", "open_cluster"]
 
 BROKERS = ("none", "pubsub")
 SETTLE_TIMEOUT = 5.0  # seconds
-_PARTS = ("balancer", "redis", "scenario")
 
 
 class Cluster:
-    """Everything that runs, under one roof. Made by `open_cluster`."""
+    """Everything that runs, under one roof. Made by `open_cluster`.
+
+    Its parts can be broken and healed while it runs: each of those calls raises `ValueError` for a
+    server that there is not, and `RuntimeError`, saying what to do first, if it cannot be done now.
+    Whatever is broken when the cluster stops is cleared away too.
+    """
 
     def __init__(
         self,
@@ -44,28 +50,62 @@ class Cluster:
         game: str = "g",
         origins: Collection[str] = (),
     ) -> None:
-        _check_choice("broker", broker, BROKERS)
-        _check_choice("balance", balance, POLICIES)
+        check_known("broker", broker, BROKERS)
+        check_known("balance", balance, POLICIES)
         if not servers:
             raise ValueError('a cluster needs at least one server, for example servers=["A"]')
         for name in servers:
-            _check_new_name(check_name(name, "server"), _PARTS, "part of every cluster")
+            _check_server_name(name)
         if len(set(servers)) < len(servers):
             raise ValueError(f"two servers of one name in {list(servers)}")
-        self.broker = broker
         self.game = check_name(game, "game")
-        self.trace = Trace(broker=broker, servers=list(servers), game=game)
         self.players: dict[str, Player] = {}
-        self.servers: dict[str, GameServer] = {}
-        self.balancer = Balancer(POLICIES[balance](), trace=self.trace)
-        check_choice(redis)
-        self.redis: RedisBackend | None = redis_backend(redis) if broker != "none" else None
         self.before_step: Callable[[], Awaitable[None]] | None = None
         self.loop: asyncio.AbstractEventLoop | None = None
-        self._names = list(servers)
+        self._redis_choice = check_choice(redis)
+        self._balance = balance
         self._origins = origins
-        self._parts = AsyncExitStack()
+        self._parts = self._new_parts(servers, broker)
+        self._watchers: list[Callable[[], None]] = []
+        self._turn = asyncio.Lock()  # one change of what runs at a time
         self._state = "new"
+
+    def _new_parts(self, servers: Sequence[str], broker: str, port: int = 0) -> Parts:
+        return Parts(
+            servers,
+            broker,
+            self._redis_choice,
+            self._balance,
+            self.game,
+            port=port,
+            origins=self._origins,
+            may_join=self._may_join,
+        )
+
+    @property
+    def broker(self) -> str:
+        """What is between the servers: "none" or "pubsub"."""
+        return str(self.trace.about["broker"])
+
+    @property
+    def trace(self) -> Trace:
+        """What has been recorded in this run; `change_broker` begins another one."""
+        return self._parts.trace
+
+    @property
+    def servers(self) -> dict[str, GameServer]:
+        """The servers by name, whether they are up or not. A restart makes another object."""
+        return self._parts.servers
+
+    @property
+    def balancer(self) -> Balancer:
+        """The load balancer in front of them."""
+        return self._parts.balancer
+
+    @property
+    def redis(self) -> RedisBackend | None:
+        """The Redis between them, where the broker needs one."""
+        return self._parts.redis
 
     @property
     def url(self) -> str:
@@ -85,32 +125,11 @@ class Cluster:
 
     async def _start(self) -> None:
         self.loop = asyncio.get_running_loop()
-        try:
-            if self.redis:
-                await self._parts.enter_async_context(self.redis)
-            await self._parts.enter_async_context(self.balancer)
-            port = self.balancer.port
-            own = [f"http://{host}:{port}" for host in ("127.0.0.1", "localhost")]
-            for name in self._names:
-                server = GameServer(
-                    name,
-                    self._new_broker(name),
-                    origins=[*own, *self._origins],
-                    reserved_names=[*_PARTS, *self._names],
-                    may_join=self._may_join,
-                    trace=self.trace,
-                )
-                self._parts.push_async_callback(server.stop)
-                await server.start()
-                self.servers[name] = server
-                self.balancer.add(name, "127.0.0.1", server.port)
-        except BaseException:
-            await self._parts.aclose()
-            raise
+        await self._parts.start()
         self._state = "running"
 
     async def stop(self) -> None:
-        """End everything that runs. The trace stays, and ends here."""
+        """End everything that runs, whatever is broken. The trace stays, and ends here."""
         if self._state == "stopped":
             return
         self._state = "stopped"
@@ -118,10 +137,16 @@ class Cluster:
         await _uninterrupted(self._stop())
 
     async def _stop(self) -> None:
+        async with self._turn:
+            await self._end_this_run(Player.stop)
+
+    async def _end_this_run(self, part_with: Callable[[Player], Awaitable[None]]) -> None:
+        self.trace.end()
+        await self._parts.give_up_what_is_frozen()
         try:
-            await asyncio.gather(*(player.stop() for player in self.players.values()))
+            await asyncio.gather(*map(part_with, self.players.values()))
         finally:
-            await self._parts.aclose()
+            await self._parts.stop()
 
     async def join(self, *names: str, server: str | None = None) -> list[Player]:
         """Let new players join, one after the other (on this server, if named).
@@ -129,8 +154,9 @@ class Cluster:
         Raises `ValueError` for a name that cannot be, or is in the game already.
         """
         self._require_running()
+        parts = (*PART_NAMES, *self.servers)
         for name in names:
-            _check_new_name(check_name(name, "player"), (*_PARTS, *self.servers), "a part's name")
+            _check_new_name(check_name(name, "player"), parts, "a part's name")
             if names.count(name) > 1 or self._is_in_the_game(name):
                 raise ValueError(
                     f"{name} is in the game already; use its player, or join under another name"
@@ -139,16 +165,19 @@ class Cluster:
 
     def player(self, name: str) -> Player:
         """The player of that name. Raises `ValueError`, listing those there are."""
-        _check_choice("player", name, self.players)
+        check_known("player", name, self.players)
         return self.players[name]
 
     @asynccontextmanager
-    async def step(self, caption: str) -> AsyncIterator[None]:
-        """One beat of a scenario: one sentence, one change. It settles at its end."""
+    async def step(self, caption: str, notes: str = "") -> AsyncIterator[None]:
+        """One beat of a scenario: one sentence, one change. It settles at its end.
+
+        `notes` are for whoever presents it.
+        """
         self._require_running()
         if self.before_step:
             await self.before_step()
-        self.trace.append("step", "scenario", caption=caption)
+        self._record_step(caption, notes)
         yield
         await self.settle()
 
@@ -156,67 +185,158 @@ class Cluster:
         """Return when all that was done before this call has had its effect.
 
         A barrier through the same sockets and the same broker, not a pause; what is done meanwhile
-        is not waited for. Raises `TimeoutError` after so many seconds, naming what is under way.
+        is not waited for, nor is what a frozen server holds up. Raises `TimeoutError` after so many
+        seconds, naming what is under way.
         """
         self._require_running()
+        trace = self.trace
         under_way: set[str] = set()
         try:
             async with asyncio.timeout(timeout):
-                before = len(self.trace)
-                while not await self._at_rest(under_way):
-                    before = len(self.trace)
+                settled = False
+                while not settled:
+                    before = len(trace)
+                    barrier = Barrier(self.players.values(), self._parts)
+                    under_way = barrier.under_way
+                    settled = await barrier.passed()
         except TimeoutError:
             raise TimeoutError(
                 f"after {timeout:g} s still under way: {'; '.join(sorted(under_way))}"
             ) from None
-        self.trace.append("settle", "scenario", before=before)
+        trace.append("settle", "scenario", before=before)
 
-    async def _at_rest(self, under_way: set[str]) -> bool:
-        """Whether every player got all the way through; not so if one lost its connection."""
+    # What can be broken and healed
 
-        async def waiting_for(what: str, awaitable: Awaitable[None]) -> None:
-            under_way.add(what)
-            await awaitable
-            under_way.discard(what)
+    async def add_server(self, name: str) -> None:
+        """Start a further server behind the balancer; at most 26.
 
-        async def all_synced() -> None:
-            async with asyncio.TaskGroup() as group:
-                for player in self.players.values():
-                    if player.connected:
-                        what = f"{player.name} has no answer from server {player.server}"
-                        group.create_task(waiting_for(what, player.sync()))
-                for server in self.servers.values():  # for clients that are none of ours
-                    what = f"server {server.name} has no answer from its broker"
-                    group.create_task(waiting_for(what, server.sync()))
+        Raises `ValueError` for a name that cannot be, or is taken.
+        """
 
+        async def add() -> None:
+            _check_server_name(name)
+            _check_new_name(name, self.servers, "a server already")
+            if self._is_in_the_game(name):
+                raise ValueError(f"{name!r} is a player already; choose another name")
+            await self._parts.add_server(name)
+
+        await self._change(add)
+
+    async def kill_server(self, name: str) -> None:
+        """End a server without a goodbye. Its players come back on another, by themselves."""
+        await self._change(lambda: self._parts.kill_server(name))
+
+    async def restart_server(self, name: str) -> None:
+        """Start a server anew, on its port, with another link to the broker.
+
+        One that runs is killed first.
+        """
+        await self._change(lambda: self._parts.restart_server(name))
+
+    async def freeze_server(self, name: str) -> None:
+        """Let a server stand still, until it is thawed: see `GameServer.freeze`."""
+        await self._change(lambda: self._parts.freeze_server(name))
+
+    async def thaw_server(self, name: str) -> None:
+        """Let a server go on, with everything that has waited, in order."""
+        await self._change(lambda: self._parts.thaw_server(name))
+
+    def server_state(self, name: str) -> ServerState:
+        """Whether a server is "up", "down" or "frozen". Raises `ValueError`."""
+        return self._parts.server(name).state
+
+    async def stop_redis(self) -> None:
+        """End Redis; what it knows is lost. Like the following, only for redis="embedded"."""
+        await self._change(lambda: self._parts.stop_redis())
+
+    async def start_redis(self) -> None:
+        """Start Redis again, on its port. The servers come back to it by themselves.
+
+        Raises `RedisUnavailable` if it does not start.
+        """
+        await self._change(lambda: self._parts.start_redis())
+
+    async def freeze_redis(self) -> None:
+        """Let Redis stand still (SIGSTOP): its connections stay, and it answers nobody."""
+        await self._change(lambda: self._parts.freeze_redis())
+
+    async def thaw_redis(self) -> None:
+        """Let Redis go on (SIGCONT), with everything it was asked meanwhile."""
+        await self._change(lambda: self._parts.thaw_redis())
+
+    @property
+    def redis_state(self) -> str:
+        """Whether Redis is "up", "down" or "frozen"; empty where there is none."""
+        return self._parts.redis_state
+
+    @property
+    def redis_cannot(self) -> str:
+        """Why this cluster's Redis can be neither stopped nor frozen; empty if it can."""
+        return self._parts.redis_cannot
+
+    async def change_broker(self, broker: str) -> None:
+        """Start everything anew with another broker, and another trace.
+
+        There are the same servers, by name, at the same `url`, and the same players, who have heard
+        and said nothing yet. Those who were connected join again, on the servers they were on.
+        Raises `ValueError` for a broker that there is not; and `RuntimeError` if the new start
+        fails: then the cluster is stopped.
+        """
+        check_known("broker", broker, BROKERS)
+        await self._change(lambda: self._renew(broker))
+
+    def on_renewal(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back each time a new run stands; the result, when called, ends that."""
+
+        def call() -> None:
+            callback()
+
+        def unwatch() -> None:
+            if call in self._watchers:
+                self._watchers.remove(call)
+
+        self._watchers.append(call)
+        return unwatch
+
+    async def _change(self, change: Callable[[], Awaitable[None]]) -> None:
+        """Change what runs: one change after the other, and each to its end."""
+
+        async def in_turn() -> None:
+            async with self._turn:
+                self._require_running()
+                await change()
+
+        self._require_running()
+        await _uninterrupted(in_turn())
+
+    async def _renew(self, broker: str) -> None:
+        self._state = "changing"
+        places = {p: p.server for p in self.players.values() if p.connected or p.coming_back}
         try:
-            async with asyncio.TaskGroup() as group:
-                for player in self.players.values():
-                    if player.coming_back:
-                        what = f"{player.name} is on its way to a connection"
-                        group.create_task(waiting_for(what, player.welcomed()))
-            async with asyncio.TaskGroup() as group:
-                for player in self.players.values():
-                    what = f"an old connection of {player.name} is still open"
-                    group.create_task(waiting_for(what, self._only_where_it_is(player)))
-            await all_synced()  # what was said has been published ...
-            await all_synced()  # ... and what was published has been heard
-        except ExceptionGroup as errors:
-            lost, others = errors.split(NotConnected)
-            if others:  # a broker that does not answer
-                under_way.update(map(str, others.exceptions))
-                raise TimeoutError from others
-            under_way.clear()
-            return lost is None
-        return True
+            await self._end_this_run(Player.disconnect)
+            self._parts = self._new_parts(list(self.servers), broker, port=self.balancer.port)
+            self._record_step(f"The cluster starts anew, {_in_a_sentence(TITLES[broker])}")
+            await self._parts.start()
+            for player in self.players.values():
+                player.renew(self.trace)
+            for player, server in places.items():
+                if player in self.players.values():  # not so if its first join was under way
+                    await player.connect(server)
+        except Exception as error:
+            self._state = "stopped"
+            await self._end_this_run(Player.stop)
+            raise RuntimeError(
+                f"The cluster could not start anew and is stopped; open another with "
+                f"`await open_cluster()`. {error}"
+            ) from error
+        if self._state == "changing":  # and not stopped meanwhile
+            self._state = "running"
+        for watcher in tuple(self._watchers):
+            watcher()
 
-    async def _only_where_it_is(self, player: Player) -> None:
-        """Return once no part takes a connection for open that the player has left behind."""
-        former = set(player.former_calls)
-        parts: list[GameServer | Balancer] = [*self.servers.values(), self.balancer]
-        for part in parts:
-            await part.until(lambda: former.isdisjoint(part.calls))  # noqa: B023
-        player.former_calls -= former
+    def _record_step(self, caption: str, notes: str = "") -> None:
+        more = {"notes": notes} if notes else {}
+        self.trace.append("step", "scenario", caption=caption, **more)
 
     async def _join(self, name: str, server: str | None) -> Player:
         before = self.players.get(name)
@@ -249,19 +369,13 @@ class Cluster:
         return player is None or player.left or request == player.call
 
     def _steer(self, request: str, server: str) -> None:
-        _check_choice("server", server, self.servers)
-        self.balancer.send(request, server)
-
-    def _new_broker(self, server: str) -> Broker:
-        if self.redis is None:
-            return LocalBroker()
-        return PubSubBroker(
-            self.redis.client(), server=server, prefix=self.redis.prefix, trace=self.trace
-        )
+        self.balancer.send(request, self._parts.server(server).name)
 
     def _require_running(self) -> None:
         if self._state in ("new", "starting"):
             raise RuntimeError("the cluster has not started; use `await open_cluster()`")
+        if self._state == "changing":
+            raise RuntimeError("the cluster is starting anew; wait for `change_broker` to return")
         if self._state == "stopped":
             raise RuntimeError("the cluster is stopped; open another with `await open_cluster()`")
 
@@ -289,7 +403,7 @@ class _OpenCluster:
             if run != self._cell.run:
                 await asyncio.gather(*(cluster.stop() for cluster in clusters))
                 clusters = []
-            running = [cluster for cluster in clusters if not cluster.trace.ended]
+            running = [cluster for cluster in clusters if cluster._state != "stopped"]
             _opened_in[self._cell.name] = (self._cell.run, [*running, self._cluster])
         await self._cluster.start()
         return self._cluster
@@ -347,11 +461,12 @@ async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
         raise
 
 
-def _check_choice(what: str, choice: str, choices: Collection[str]) -> None:
-    if choice not in choices:
-        raise ValueError(
-            f"unknown {what} {choice!r}; there are: {', '.join(choices) or 'none yet'}"
-        )
+def _check_server_name(name: str) -> None:
+    _check_new_name(check_name(name, "server"), PART_NAMES, "part of every cluster")
+
+
+def _in_a_sentence(title: str) -> str:
+    return title[0].lower() + title[1:]
 
 
 def _check_new_name(name: str, taken: Collection[str], by: str) -> None:

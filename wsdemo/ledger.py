@@ -2,7 +2,7 @@
 
 A player should hear an event if it had joined the game and not left it when the event was sent. The
 event is then heard, heard twice, or missed for a cause that the trace proves. It is pending where
-the trace ends before the event had come to rest.
+the trace ends before the event had come to rest, and while a frozen server holds it up.
 """
 
 from __future__ import annotations
@@ -60,6 +60,10 @@ class _Event:
     relays: dict[str, Record] = field(default_factory=dict)  # by server
     too_slow: set[str] = field(default_factory=set)  # for this event
     delivered: dict[str, Record] = field(default_factory=dict)  # by player
+    missed: set[str] = field(default_factory=set)  # by these players, as is certain
+    subscribed: set[str] = field(default_factory=set)  # servers, when it was received
+    killed: set[str] = field(default_factory=set)  # servers, since it was received
+    redis_stopped: bool = False  # since it was received
 
 
 class FateFinder:
@@ -73,6 +77,8 @@ class FateFinder:
         self._too_slow: set[str] = set()
         self._events: dict[str, _Event] = {}
         self._open: set[str] = set()  # events that have not come to rest
+        self._frozen: set[str] = set()  # servers
+        self._subscribed: set[str] = set()  # servers, to the game's channel
 
     def feed(self, record: Record) -> list[Fate]:
         """The fates that this record decides."""
@@ -93,6 +99,14 @@ class FateFinder:
                 for event in (self._events[name] for name in self._open):
                     if record.peer in event.delivered and not event.heard[record.peer]:
                         event.too_slow.add(record.peer)
+            case "fault" | "heal" if not record.peer:
+                self._break_or_heal(record)
+            case "subscribe" if self._is_the_games(str(record.data.get("channel", ""))):
+                self._subscribed.add(record.at)
+            case "unsubscribe" if self._is_the_games(str(record.data.get("channel", ""))):
+                self._subscribed.discard(record.at)
+            case "disconnect" if record.peer == "redis":
+                self._subscribed.discard(record.at)
             case "settle":  # speaks for what had been said when it began
                 before = int(record.data.get("before", record.n))
                 said = [name for name in sorted(self._open) if self._events[name].sent.n < before]
@@ -108,8 +122,29 @@ class FateFinder:
             Fate(event, player, "pending", "", self._events[event].sent.n)
             for event in sorted(self._open)
             for player in self._events[event].where
-            if not self._events[event].heard[player]
+            if not self._events[event].heard[player] and player not in self._events[event].missed
         ]
+
+    def _break_or_heal(self, record: Record) -> None:
+        """Somebody has stopped a part, or lets it go on."""
+        part = record.at
+        match record.data.get("reason"):
+            case "frozen" if part != "redis":
+                self._frozen.add(part)
+            case "thawed":
+                self._frozen.discard(part)
+            case "killed":
+                self._frozen.discard(part)
+                self._subscribed.discard(part)
+                for name in self._open:
+                    self._events[name].killed.add(part)
+            case "stopped":
+                self._subscribed.clear()
+                for name in self._open:
+                    self._events[name].redis_stopped = True
+
+    def _is_the_games(self, channel: str) -> bool:
+        return channel.endswith(f"game:{self._game}")
 
     def _follow(self, record: Record) -> list[Fate]:
         event = self._events.get(record.event)
@@ -119,6 +154,9 @@ class FateFinder:
         match record.kind:
             case "receive":
                 event.received = record
+                event.subscribed = set(self._subscribed)
+                event.killed.clear()
+                event.redis_stopped = False
                 event.where = {player: self._where.get(player) for player in event.where}
             case "publish" | "unpublished":
                 event.publish = record
@@ -139,11 +177,26 @@ class FateFinder:
         return Fate(record.event, player, outcome, "", record.n)
 
     def _close(self, name: str) -> Iterator[Fate]:
+        """The misses that are certain once everything that can move has come to rest."""
         event = self._events[name]
         self._open.discard(name)
         for player, server in event.where.items():
-            if not event.heard[player]:
+            if event.heard[player] or player in event.missed:
+                continue
+            if self._is_held_up(event, server):
+                self._open.add(name)
+            else:
+                event.missed.add(player)
                 yield self._miss(name, event, player, server)
+
+    def _is_held_up(self, event: _Event, server: str | None) -> bool:
+        """Whether a frozen server may still pass on the event to a player of this server."""
+        if event.received is None:
+            return event.sent.peer in self._frozen
+        if self._local:
+            return server == event.received.at and server in self._frozen
+        unpublished = event.publish is None and event.received.at in self._frozen
+        return unpublished or server in self._frozen
 
     def _miss(self, name: str, event: _Event, player: str, server: str | None) -> Fate:
         """Why the player missed it: the first thing on the event's way that went wrong."""
@@ -163,6 +216,10 @@ class FateFinder:
         if event.publish is None:
             return missed("lost with its server", event.received)
         if event.publish.kind == "unpublished":
+            return missed("redis down", event.publish)
+        if server in event.killed:
+            return missed("lost with its server", event.publish)
+        if event.redis_stopped and server in event.subscribed:
             return missed("redis down", event.publish)
         return missed("server not subscribed", event.publish)
 

@@ -153,6 +153,16 @@ class Player:
                     await socket.wait_closed()  # by the server, once it has taken the player out
             await self._disconnect()
 
+    def renew(self, trace: Trace | None) -> None:
+        """Be as at the beginning, for another run: nothing heard, nothing said. Not connected."""
+        self._trace = trace
+        self.heard = []
+        self.errors.clear()
+        self.events_said = 0
+        self.former_calls = set()
+        self._wish = None
+        self._known = False
+
     async def stop(self) -> None:
         """Disconnect because the run is over, whatever else is under way."""
         self._stopped = True
@@ -197,8 +207,10 @@ class Player:
         check_body(body)
         self.events_said += 1
         event = f"{self.name}-{self.events_said}"
-        self._record("send", self.server or "", event, body=body)
-        await self._say(Send(event, body))
+        frame = encode(Send(event, body))
+        if self._trace is not None:
+            self._record("send", self.server or "", event, body=body, frame=frame.decode())
+        await self._transmit("send", frame)
         return event
 
     async def sync(self) -> None:
@@ -314,9 +326,12 @@ class Player:
             answered.set_result(None)
 
     async def _say(self, message: FromClient) -> None:
-        socket = self._require_connection(type(message).__name__.lower())
+        await self._transmit(type(message).__name__.lower(), encode(message))
+
+    async def _transmit(self, verb: str, frame: bytes) -> None:
+        socket = self._require_connection(verb)
         try:
-            await socket.send(encode(message), text=True)
+            await socket.send(frame, text=True)
         except ConnectionClosed as error:
             raise NotConnected(f"{self.name} lost its connection: {error}") from error
 

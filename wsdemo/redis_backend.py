@@ -21,7 +21,7 @@ import tempfile
 from abc import abstractmethod
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from fakeredis import FakeAsyncRedis, FakeServer
@@ -36,6 +36,7 @@ __all__ = [
     "EmbeddedRedis",
     "FakeRedis",
     "RedisBackend",
+    "RedisState",
     "RedisUnavailable",
     "RemoteRedis",
     "check_choice",
@@ -62,6 +63,9 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+RedisState = Literal["up", "down", "frozen"]
+
+
 class RedisUnavailable(ConnectionError):
     """There is no Redis to be had; the text says where it was looked for and what to do."""
 
@@ -70,6 +74,13 @@ class RedisBackend(Lifetime):
     """A Redis, from `start()` to `stop()`. `prefix` goes before each key and channel."""
 
     prefix = ""
+    cannot = ""
+    """Why it cannot be stopped and frozen, in a sentence; empty if it can."""
+
+    @property
+    def state(self) -> RedisState:
+        """Whether it runs, as far as this side knows."""
+        return "up"
 
     @abstractmethod
     def client(self) -> Redis:
@@ -86,6 +97,11 @@ class RedisBackend(Lifetime):
 class FakeRedis(RedisBackend):
     """fakeredis: Redis's commands and their effects, in this process."""
 
+    cannot = (
+        "A Redis that can be stopped and frozen must be a process of its own, which the fake one "
+        'is not: use `open_cluster(redis="embedded")`.'
+    )
+
     def __init__(self) -> None:
         self._server = FakeServer()
 
@@ -99,6 +115,11 @@ class FakeRedis(RedisBackend):
 
 class RemoteRedis(RedisBackend):
     """A Redis that somebody else runs."""
+
+    cannot = (
+        "This Redis is somebody else's, who may need it: for one that can be stopped and frozen, "
+        'use `open_cluster(redis="embedded")`.'
+    )
 
     def __init__(self, url: str) -> None:
         self._where = _where(url)
@@ -144,6 +165,14 @@ class EmbeddedRedis(RedisBackend):
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._frozen = False
+
+    @property
+    def state(self) -> RedisState:
+        """Whether the process runs; a crash counts as down."""
+        if self._process is None or self._process.poll() is not None:
+            return "down"
+        return "frozen" if self._frozen else "up"
 
     @property
     def url(self) -> str:
@@ -161,8 +190,9 @@ class EmbeddedRedis(RedisBackend):
 
     async def start(self) -> None:
         """Start the server, on the port it had before if it was stopped; wait until it answers."""
-        if self._process:
+        if self.state != "down":
             return
+        self._end()  # of one that has crashed, the guard may still be there
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="wsdemo-")
         for _ in range(3):  # another program may take the port between our look and the start
             port = self._port or _free_port()
@@ -188,6 +218,27 @@ class EmbeddedRedis(RedisBackend):
         if self._folder:
             self._folder.cleanup()
             self._folder = None
+
+    def freeze(self) -> None:
+        """Stand still: its connections stay, and nothing is answered (SIGSTOP).
+
+        What is asked meanwhile waits in the kernel's buffers. Raises `RuntimeError` where a system
+        has no such signal, as Windows has not, and if there is no process that runs.
+        """
+        if not hasattr(signal, "SIGSTOP"):
+            raise RuntimeError("This system cannot freeze a process; stop Redis instead.")
+        if self._process is None or self.state != "up":
+            raise RuntimeError(f"Redis is {self.state}, so it cannot be frozen.")
+        os.kill(self._process.pid, signal.SIGSTOP)
+        os.waitpid(self._process.pid, os.WUNTRACED)  # a signal takes a moment; from here it is so
+        self._frozen = True
+
+    def thaw(self) -> None:
+        """Go on with what has waited (SIGCONT). Raises `RuntimeError` if it is not frozen."""
+        if self._process is None or self.state != "frozen":
+            raise RuntimeError(f"Redis is {self.state}, so it cannot be thawed.")
+        os.kill(self._process.pid, signal.SIGCONT)
+        self._frozen = False
 
     def _launch(self, port: int, folder: str) -> None:
         options = {
@@ -233,6 +284,7 @@ class EmbeddedRedis(RedisBackend):
                 process.kill()
                 process.communicate()
         self._guard = self._process = None
+        self._frozen = False
 
     def _last_words(self) -> str:
         log = Path(self._folder.name, "log") if self._folder else Path()

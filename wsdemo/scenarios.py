@@ -13,15 +13,27 @@ Scenario = Callable[[Cluster], Awaitable[None]]
 
 async def p1_moves_to_b(cluster: Cluster) -> None:
     """P1 drops and comes back on server B, while P2 and P3 play on, on server A."""
-    async with cluster.step("P1, P2 and P3 play on server A"):
+    async with cluster.step(
+        "P1, P2 and P3 play on server A",
+        notes="All three hang on one server. Follow “jump”: who gets it, and who sends it out?",
+    ):
         p1, p2, p3 = await cluster.join("P1", "P2", "P3", server="A")
         await p2.send("jump")
         await p3.send("duck")
-    async with cluster.step("P1 drops, and the balancer puts it on server B"):
+    async with cluster.step(
+        "P1 drops, and the balancer puts it on server B",
+        notes="Nothing is wrong with P1's new connection. What will it hear of P2 and P3 now?",
+    ):
         await p1.reconnect(server="B")
-    async with cluster.step("P2, still on A, says “hide”"):
+    async with cluster.step(
+        "P2, still on A, says “hide”",
+        notes="A knows only its own players. Without a broker, nothing carries “hide” to B.",
+    ):
         await p2.send("hide")
-    async with cluster.step("P3, still on A, says “fire”"):
+    async with cluster.step(
+        "P3, still on A, says “fire”",
+        notes="If P1 misses it, no server and no player notices any error. How would you find out?",
+    ):
         await p3.send("fire")
 
 

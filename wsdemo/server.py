@@ -11,17 +11,19 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, Literal
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
-from websockets.server import ServerProtocol
 from websockets.typing import Origin
 
 from wsdemo.brokers import Broker, BrokerDown
 from wsdemo.changes import Changes
+from wsdemo.connection import Connection
 from wsdemo.lifetime import Lifetime
 from wsdemo.protocol import (
     MAX_FRAME,
@@ -45,9 +47,11 @@ from wsdemo.protocol import (
 )
 from wsdemo.trace import Kind, Trace
 
-__all__ = ["GameServer", "Limits"]
+__all__ = ["GameServer", "Limits", "ServerState"]
 
 _log = logging.getLogger("wsdemo.server")
+
+ServerState = Literal["up", "down", "frozen"]
 
 
 @dataclass(frozen=True)
@@ -69,6 +73,7 @@ class _Game:
 @dataclass
 class _Visit:
     connection: ServerConnection
+    request: str
     game: str = ""
     player: str = ""
     joined: bool = False
@@ -100,12 +105,15 @@ class GameServer(Lifetime):
         self._host = host
         self._port = port
         self._origins = origins
-        self._reserved_names = {name, *reserved_names}
+        self._reserved_names = reserved_names
         self._may_join = may_join
         self._limits = limits or Limits()
         self._trace = trace
         self._games: dict[str, _Game] = {}
-        self._visits: dict[int, str] = {}  # id of a client's connection -> its request
+        self._visits: dict[int, _Visit] = {}  # by the id of the connection
+        self._sockets: set[Connection] = set()  # those in their handshake too
+        self._gate = broker.gate
+        self._kept_port: socket.socket | None = None
         self._changes = Changes()
         self._server: Server | None = None
 
@@ -126,7 +134,14 @@ class GameServer(Lifetime):
     @property
     def calls(self) -> set[str]:
         """The requests of the clients that are connected, as `/?player=P1&call=2`."""
-        return set(self._visits.values())
+        return {visit.request for visit in self._visits.values()}
+
+    @property
+    def state(self) -> ServerState:
+        """Whether it runs, is not (or no longer) there, or stands still."""
+        if self._server is None:
+            return "down"
+        return "frozen" if self._gate.is_shut else "up"
 
     async def start(self) -> None:
         """Reach the broker, then listen. Raises `BrokerDown`, or `OSError` if the port is taken."""
@@ -139,7 +154,9 @@ class GameServer(Lifetime):
                 self._handle,
                 sock=listener,
                 origins=[None, *map(Origin, own), *map(Origin, self._origins)],
-                create_connection=_Connection,
+                create_connection=partial(  # type: ignore[arg-type]  # any factory will do
+                    Connection, self._gate, self._sockets
+                ),
                 compression=None,  # small frames gain nothing from it, and it costs 50 KiB each
                 max_size=MAX_FRAME,
                 close_timeout=1,
@@ -150,16 +167,72 @@ class GameServer(Lifetime):
             await self._broker.stop()
             raise
 
+    def freeze(self) -> None:
+        """Stand still, as a process does between SIGSTOP and SIGCONT, until `thaw`.
+
+        Nothing that clients or the broker say is looked at, and nothing is said to them; new
+        clients get a TCP connection and then no answer. From a client that talks on, up to 256 KiB
+        are kept, then its socket is read no more and the client is held up; what a broker keeps, it
+        says itself.
+
+        Unlike a real process it still reads, only to keep, and its timers go on: a handshake is
+        given up after 10 s, and a connection without a pong after 20 to 40 s (websockets' default),
+        which is about when a client with a keep-alive of its own would give up too.
+        """
+        self._gate.shut()
+
+    def thaw(self) -> None:
+        """Go on, with all that has waited, in the order in which it came."""
+        self._gate.open()
+
+    async def kill(self) -> None:
+        """End as a process does that is killed: sockets are cut, and nothing more is done.
+
+        The port is kept, so that nobody else can take it before a next server does; `stop` lets go
+        of it. A process that is killed would leave the recording of its end to others.
+        """
+        server, self._server = self._server, None
+        if server is None:
+            return
+        server.server.close()
+        with suppress(OSError):  # somebody was quicker: then a restart will say so
+            self._kept_port = _listen(self._host, self._port)  # bound only: calls are refused
+        self._broker.forsake()
+        self._gate.drop()
+        self._cut_sockets()
+        for handler in tuple(server.handler_tasks):
+            handler.cancel()
+        for visit in self._visits.values():
+            self._deregister(visit)
+        self._trace = None
+        self._visits.clear()
+        self._games.clear()
+        self._changes.announce()
+        server.close(close_connections=False)
+        await server.wait_closed()
+        self._cut_sockets()  # of those who called in this very moment
+        await self._broker.stop()
+
     async def stop(self) -> None:
         """Close every connection, those that do not answer by force, and let go of the broker."""
-        if self._server:
-            connections = list(self._server.connections)
-            self._server.close(code=Close.GOING_AWAY)
+        if self._kept_port:
+            self._kept_port.close()
+            self._kept_port = None
+            return
+        self.thaw()
+        server, self._server = self._server, None
+        if server:
+            connections = list(server.connections)
+            server.close(code=Close.GOING_AWAY)
             for connection in connections:
                 if connection.transport.get_write_buffer_size() > 0:
                     connection.transport.abort()  # it is not reading: it would not read the close
-            await self._server.wait_closed()
+            await server.wait_closed()
         await self._broker.stop()
+
+    def _cut_sockets(self) -> None:
+        for connection in tuple(self._sockets):
+            connection.transport.abort()
 
     def relay(self, game: str, payload: bytes) -> None:
         """Write an event to each of this server's players in the game."""
@@ -172,7 +245,8 @@ class GameServer(Lifetime):
         players = room.players
         if self._trace is not None:
             said = event_name(event.player, event.id)
-            self._record("relay", self._broker.hub, said, game=game)
+            frame = payload.decode(errors="replace")
+            self._record("relay", self._broker.hub, said, game=game, frame=frame)
             for name, connection in players.items():
                 if connection.state is State.OPEN:
                     self._record("deliver", name, said, game=game)
@@ -192,8 +266,8 @@ class GameServer(Lifetime):
 
     async def _handle(self, connection: ServerConnection) -> None:
         """One client's visit, from its first frame to its last."""
-        visit = _Visit(connection)
-        self._visits[id(connection)] = connection.request.path if connection.request else ""
+        visit = _Visit(connection, connection.request.path if connection.request else "")
+        self._visits[id(connection)] = visit
         try:
             async with asyncio.timeout(self._limits.seconds_to_join):
                 while not visit.joined:
@@ -201,6 +275,7 @@ class GameServer(Lifetime):
             async for frame in connection:
                 await self._answer(visit, frame)
         except TimeoutError:
+            await self._gate.passed()
             reason = f"no join within {self._limits.seconds_to_join:g} s"
             await connection.close(Close.POLICY, reason)
         except ConnectionClosed:
@@ -209,6 +284,7 @@ class GameServer(Lifetime):
             await self._release(visit)
 
     async def _answer(self, visit: _Visit, frame: str | bytes) -> None:
+        await self._gate.passed()
         try:
             message = decode_from_client(frame)
         except BadMessage as error:
@@ -222,7 +298,7 @@ class GameServer(Lifetime):
             case _ if not visit.joined:
                 await self._reject(visit, "join-first", 'the first message must be a "join"')
             case Send():
-                await self._publish(visit, message)
+                await self._publish(visit, message, frame)
             case Sync():
                 await self._sync(visit, message)
             case Leave():
@@ -234,10 +310,10 @@ class GameServer(Lifetime):
 
     async def _join(self, visit: _Visit, join: Join) -> None:
         """Register the player once its game's events reach this server, not before."""
-        if join.player in self._reserved_names:
+        if join.player == self.name or join.player in self._reserved_names:
             await self._reject(visit, "name-taken", f"{join.player} is not a name for a player")
             return
-        if not self._may_join(join.player, self._visits[id(visit.connection)]):
+        if not self._may_join(join.player, visit.request):
             await self._reject(visit, "name-taken", f"there is a {join.player} in the game already")
             return
         game = self._games.get(join.game) or _Game()
@@ -262,10 +338,10 @@ class GameServer(Lifetime):
         broadcast([visit.connection], encode(Welcome(self.name, join.game)), text=True)
         self._changes.announce()
 
-    async def _publish(self, visit: _Visit, send: Send) -> None:
+    async def _publish(self, visit: _Visit, send: Send, frame: str | bytes) -> None:
         event = Event(send.id, visit.player, send.body)
         said, game = event_name(visit.player, send.id), visit.game
-        self._record("receive", visit.player, said, game=game, body=event.body)
+        self._record("receive", visit.player, said, game=game, body=event.body, frame=frame)
         try:
             receivers = await self._broker.publish(visit.game, encode(event))
         except BrokerDown as error:
@@ -290,7 +366,7 @@ class GameServer(Lifetime):
         if game and not game.players and not game.arriving:
             del self._games[visit.game]
             await self._broker.unsubscribe(visit.game)
-        del self._visits[id(visit.connection)]
+        self._visits.pop(id(visit.connection), None)  # it is gone already if the server was killed
         self._changes.announce()
 
     def _deregister(self, visit: _Visit) -> None:
@@ -344,22 +420,3 @@ def _listen(host: str, port: int) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-class _Connection(ServerConnection):
-    """Says on the wire what is wrong with a frame that is too big, before the close that follows.
-
-    The library ends such a connection while it reads the frame's length, so that the frame itself
-    never takes up memory; this is its last moment to speak.
-    """
-
-    def __init__(self, protocol: ServerProtocol, *args: Any, **kwargs: Any) -> None:
-        super().__init__(protocol, *args, **kwargs)
-        fail = protocol.fail
-
-        def say_and_fail(code: int, reason: str = "") -> None:
-            if code == Close.TOO_BIG and protocol.state is State.OPEN:
-                protocol.send_text(encode(Error("too-big", f"{reason}; at most {MAX_FRAME} bytes")))
-            fail(code, reason)
-
-        protocol.fail = say_and_fail  # type: ignore[method-assign]

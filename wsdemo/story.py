@@ -4,11 +4,14 @@ A run lasts milliseconds and most of it is waiting; a picture of it wants every 
 as any other, causes before effects, and what overlapped to move together. So each record gets a
 story time `s`, in hops: an arrival comes one hop after its departure, what a scenario does comes
 after all that had arrived before it, and two messages on one link keep a distance. Steps and
-settles are barriers. The stage and the timeline draw what this module tells, and nothing else.
+settles are barriers. A fault is something that the scenario does; what is lost by it sets out after
+it, and what a part does once it is back comes after its return. The stage and the timeline draw
+what this module tells, and nothing else.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,6 +23,9 @@ from wsdemo.trace import Record, Trace, is_elsewhere
 
 __all__ = [
     "Beat",
+    "Command",
+    "Frame",
+    "Health",
     "Hop",
     "Item",
     "Left",
@@ -36,25 +42,39 @@ __all__ = [
 HEADWAY = 0.4  # hops between two messages that follow each other on one link
 DWELL = 1.0  # hops that a player is seen to be away before it connects again
 BREATH = 0.5  # hops between a caption and the first thing that happens
+LAST_WORDS = 0.1  # hops for which a part outlives what has just left it
+LONGEST_FRAME = 2000  # characters of a frame that are told
+
+# What a fault's reason says of the part it is about. Other faults are about a link or a player.
+_STATES = {"killed": "down", "stopped": "down", "frozen": "frozen"}
+# Why messages are lost that a fault may have cost.
+_BY_FAULT = {
+    "never reached a server",
+    "redis down",
+    "lost with its server",
+    "server not subscribed",
+}
 
 
 class _Item(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower): ...
 
 
 class Beat(_Item, frozen=True):
-    """A step begins."""
+    """A step begins. `notes` are for whoever presents it."""
 
     s: float
     caption: str
+    notes: str = ""
 
 
 class Said(_Item, frozen=True):
-    """A player says something: an event begins its way."""
+    """A player says something: an event begins its way. `frame` is what it puts on the wire."""
 
     s: float
     event: str
     player: str
     body: str
+    frame: str = ""
 
 
 class Hop(_Item, frozen=True):
@@ -102,6 +122,34 @@ class Link(_Item, frozen=True):
     s: float
     server: str
     up: bool
+    channel: str = ""
+
+
+class Frame(_Item, frozen=True):
+    """What the servers relay of an event to their players, told when the first of them does."""
+
+    s: float
+    event: str
+    frame: str
+
+
+class Command(_Item, frozen=True):
+    """What Redis carried out for a server."""
+
+    s: float
+    server: str
+    text: str
+
+
+class Health(_Item, frozen=True):
+    """A server, or "redis", is "up", "down" or "frozen" from `s` on; until told otherwise, up.
+
+    A server that the story does not begin with is there from its first "up" on.
+    """
+
+    s: float
+    part: str
+    state: str
 
 
 class Outcome(_Item, frozen=True):
@@ -114,18 +162,27 @@ class Outcome(_Item, frozen=True):
     cause: str
 
 
-Item = Beat | Said | Hop | Loss | Place | Left | Link | Outcome
+Item = Beat | Said | Hop | Loss | Place | Left | Link | Frame | Command | Health | Outcome
 
 
 @dataclass(frozen=True)
 class Story:
-    """A run as a picture needs it: its parts, its items and the story time at which it ends."""
+    """A run as a picture needs it: its parts, its items and the story time at which it ends.
+
+    `servers` are those that it begins with.
+    """
 
     title: str
     broker: str
     servers: list[str]
     items: list[Item]
     end: float
+
+    @property
+    def every_server(self) -> list[str]:
+        """Those that were added later, too."""
+        told = [item.part for item in self.items if isinstance(item, Health)]
+        return list(dict.fromkeys([*self.servers, *(part for part in told if part != "redis")]))
 
 
 @dataclass
@@ -137,6 +194,7 @@ class _Way:
     received: Record | None = None
     departs: float = 0.0  # from the server that received it
     through_hub: bool = False
+    framed: bool = False
     relayed: dict[str, float] = field(default_factory=dict)
     delivered: dict[str, tuple[float, Record]] = field(default_factory=dict)
 
@@ -154,10 +212,17 @@ class Teller:
     def __init__(self, trace: Trace) -> None:
         self._about = trace.about
         self._fates = FateFinder(trace.about)
-        self._floor = 0.0  # nothing happens earlier any more
+        self._floor = 0.0  # nothing is done earlier any more
+        self._beat = 0.0  # nor does anything move before that
         self._end = 0.0
         self._shown: list[float] = []  # the story time of each record
         self._busy: defaultdict[str, float] = defaultdict(float)  # part -> when it is free again
+        self._last: dict[tuple[str, str], float] = {}  # link -> when the last message set out on it
+        self._falls: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)  # record, time
+        self._back: defaultdict[str, float] = defaultdict(float)  # part -> since when
+        self._added: set[str] = set()  # servers
+        self._linked: dict[str, str] = {}  # server that is subscribed -> channel
+        self._channel = ""
         self._ways: dict[str, _Way] = {}
         self._connecting: dict[str, float] = {}  # player -> since when
         self._joined: dict[str, float] = {}  # player -> when its server registered it
@@ -173,7 +238,9 @@ class Teller:
     def story(self, items: list[Item]) -> Story:
         """The story that these items make."""
         broker = str(self._about.get("broker", ""))
-        servers = [str(name) for name in self._about.get("servers", [])]
+        named = self._about.get("servers")
+        names = map(str, named if isinstance(named, list | tuple) else [])
+        servers = [name for name in names if name not in self._added]
         return Story(TITLES.get(broker, f"With {broker}"), broker, servers, items, self._end)
 
     def feed(self, record: Record) -> list[Item]:
@@ -186,7 +253,7 @@ class Teller:
             case "settle":
                 self._floor = self._end
             case "step":
-                self._floor = self._end + BREATH
+                self._floor = self._beat = self._end + BREATH
         return items
 
     def _tell(self, record: Record) -> tuple[float, list[Item]]:
@@ -195,15 +262,17 @@ class Teller:
             return self._now(), []
         match record.kind:
             case "step":
-                return self._end, [Beat(self._end, str(record.data.get("caption", "")))]
+                caption, notes = (str(record.data.get(name, "")) for name in ("caption", "notes"))
+                return self._end, [Beat(self._end, caption, notes)]
             case "send" | "receive" | "publish" | "unpublished" | "relay" | "deliver" | "hear":
                 return self._tell_way(record)
             case "connect" | "route" | "join" | "welcome" | "disconnect" | "leave":
                 return self._tell_place(record)
             case "subscribe" | "unsubscribe":
-                s = self._busy[record.at] = max(self._now(), self._busy[record.at] + 0.5)
-                return s, [Link(s, record.at, record.kind == "subscribe")]
-        return max(self._floor, self._end), []
+                return self._tell_link(record)
+            case "fault" | "heal" | "start":
+                return self._tell_health(record)
+        return self._now(), []
 
     def _now(self) -> float:
         """What somebody does of their own accord comes after all that has happened so far."""
@@ -213,6 +282,18 @@ class Teller:
         """A message's departure from a part: at `s`, or a distance after the one before it."""
         s = max(s, self._busy[part])
         self._busy[part] = s + HEADWAY
+        return s
+
+    def _depart(self, source: str, target: str, s: float) -> float:
+        """When a message sets out: at `s`, or once the step has begun and both ends are back."""
+        return self._space(
+            source, target, max(s, self._beat, self._back[source], self._back[target])
+        )
+
+    def _space(self, source: str, target: str, s: float) -> float:
+        """At `s`, or a distance after the last message on the same link."""
+        s = max(s, self._last.get((source, target), -HEADWAY) + HEADWAY)
+        self._last[source, target] = s
         return s
 
     def _tell_way(self, record: Record) -> tuple[float, list[Item]]:
@@ -225,26 +306,27 @@ class Teller:
             player = record.at if record.kind == "send" else record.peer
             said = self._after(player, self._now())
             way = self._ways[record.event] = _Way(said, record)
-            items.append(Said(said, record.event, player, str(record.data.get("body", ""))))
+            body = str(record.data.get("body", ""))
+            items.append(Said(said, record.event, player, body, _frame(record)))
         match record.kind:
             case "receive":
-                s = way.said + 1
+                s0 = self._reach(record, way.said)
+                s = s0 + 1
                 way.received = record
-                way.departs = self._after(f"{record.at} out", s)
+                way.departs = self._after(f"{record.at} out", max(s, self._back[record.at]))
                 ms = _ms(way.sent, record)
-                items.append(Hop(way.said, s, record.event, record.peer, record.at, ms))
-            case "publish" | "unpublished":
-                s = way.departs + 1
-                if record.kind == "publish":
-                    items += self._tell_hub(way, record)
-            case "relay" if record.peer:
-                s = self._after(f"{record.at} in", way.departs + 2)
-                way.relayed[record.at] = s
+                items.append(Hop(s0, s, record.event, record.peer, record.at, ms))
+            case "publish":
                 items += self._tell_hub(way, record)
-                ms = _ms(way.received, record)
-                items.append(Hop(s - 1, s, record.event, record.peer, record.at, ms))
+                s = max(way.departs + 1, self._beat)
+                receivers = f"→ {record.data['receivers']}" if "receivers" in record.data else ""
+                channel = self._linked.get(record.at, self._channel)
+                items.append(Command(s, record.at, _words("PUBLISH", channel, receivers)))
+            case "unpublished":
+                s = way.departs + 1
             case "relay":
-                s = way.relayed[record.at] = way.departs
+                s, hops = self._tell_relay(way, record)
+                items += hops
             case "deliver":
                 there = self._joined.get(record.peer, 0.0)
                 if record.peer in self._reporting:
@@ -257,6 +339,8 @@ class Teller:
                     s += 1
             case "hear" if record.at in way.delivered:
                 departed, delivery = way.delivered[record.at]
+                if departed < self._beat:
+                    departed = self._after(f"{delivery.at} to {record.at}", self._beat)
                 s = departed + 1
                 ms = _ms(delivery, record)
                 items.append(Hop(departed, s, record.event, delivery.at, record.at, ms))
@@ -264,12 +348,77 @@ class Teller:
                 s = way.said
         return s, items
 
+    def _reach(self, record: Record, said: float) -> float:
+        """When what a player said set out for its server; if the player has gone since, at once."""
+        player, server = record.peer, record.at
+        if self._place.get(player) == server:
+            return self._depart(player, server, said)
+        return self._space(player, server, max(said, self._beat))
+
     def _tell_hub(self, way: _Way, record: Record) -> Iterator[Item]:
         """The hop to the hub, once: its answer and the first relay may come in either order."""
         if way.received is not None and not way.through_hub:
             way.through_hub = True
             source = way.received.at
+            way.departs = self._depart(source, record.peer, way.departs)
             yield Hop(way.departs, way.departs + 1, record.event, source, record.peer)
+
+    def _tell_relay(self, way: _Way, record: Record) -> tuple[float, list[Item]]:
+        """A server has the event for its players, from the hub or, without one, from itself."""
+        items: list[Item] = []
+        if record.peer:
+            items += self._tell_hub(way, record)
+            s0 = self._depart(record.peer, record.at, way.departs + 1)
+            s, ms = s0 + 1, _ms(way.received, record)
+            items.append(Hop(s0, s, record.event, record.peer, record.at, ms))
+        else:
+            s = way.departs
+        way.relayed[record.at] = s
+        frame = _frame(record)
+        if frame and not way.framed:
+            way.framed = True
+            items.append(Frame(s, record.event, frame))
+        return s, items
+
+    def _tell_link(self, record: Record) -> tuple[float, list[Item]]:
+        """A server subscribes to the game's channel, or ends that."""
+        channel, game = str(record.data.get("channel", "")), self._about.get("game")
+        if channel and game is not None and not channel.endswith(f":{game}"):
+            return self._now(), []  # another game's
+        up = record.kind == "subscribe"
+        if not up and record.at not in self._linked:
+            return self._now(), []  # Redis has forgotten this server already
+        s = self._busy[record.at] = max(self._now(), self._busy[record.at] + 0.5)
+        command = Command(s, record.at, _words(record.kind.upper(), channel))
+        return s, [self._link(s, record.at, up, channel), command]
+
+    def _link(self, s: float, server: str, up: bool, channel: str = "") -> Item:
+        if up:
+            self._linked[server] = self._channel = channel
+        else:
+            channel = self._linked.pop(server, channel)
+        return Link(s, server, up, channel)
+
+    def _tell_health(self, record: Record) -> tuple[float, list[Item]]:
+        """A part breaks or comes back. A server's death ends all that it had with others."""
+        now, part = self._now() + LAST_WORDS * (record.kind == "fault"), record.at
+        reason = str(record.data.get("reason"))
+        state = _STATES.get(reason) if record.kind == "fault" else "up"
+        if state is None or record.peer:
+            return now, []
+        if state == "up":
+            self._back[part] = now
+        elif state == "down" or part == "redis":  # what a frozen server has, it only holds up
+            self._falls[part].append((record.n, now))
+        if record.kind == "start":
+            self._added.add(part)
+        items: list[Item] = [Health(now, part, state)]
+        if state == "down" and part in self._linked:
+            items.append(self._link(now, part, up=False))
+        if state == "down":
+            held = [player for player, server in self._place.items() if server == part]
+            items += [self._put(player, "", now, now) for player in held]
+        return now, items
 
     def _tell_place(self, record: Record) -> tuple[float, list[Item]]:
         """A player comes or goes."""
@@ -286,17 +435,20 @@ class Teller:
                 return s, []
             case "join":
                 s = max(self._connecting.get(record.peer, now) + 0.5, self._busy[record.at])
+                s = max(s, self._beat, self._back[record.at])
                 self._joined[record.peer] = s
                 if record.peer in self._reporting:
                     return s, []
                 return s, [self._put(record.peer, record.at, now, s)]
             case "welcome":
                 s = self._joined.get(record.at, now) + 0.5
-                return s, [self._put(record.at, record.peer, self._connecting[record.at], s)]
+                since = max(self._connecting.get(record.at, now), self._beat)
+                return s, [self._put(record.at, record.peer, since, s)]
             case "leave":
                 return now, [Left(now, record.peer)]
             case "disconnect" if record.peer == "redis":
-                return now, [Link(now, record.at, up=False)]
+                up = record.at in self._linked
+                return now, [self._link(now, record.at, up=False)] if up else []
             case "disconnect":
                 reported = record.at in self._reporting
                 player, server = (record.at, record.peer) if reported else (record.peer, record.at)
@@ -309,20 +461,21 @@ class Teller:
         self._place[player] = server
         if not server:
             self._away_since[player] = s0
-        return Place(s0, s1, player, server)
+        return Place(s0, max(s0, s1), player, server)
 
     def _tell_fates(self, fates: list[Fate]) -> Iterator[Item]:
-        losses: dict[tuple[str, str, str, str], list[str]] = {}
+        lost: dict[tuple[str, str, str, str], list[Fate]] = {}
         for fate in fates:
             if fate.outcome == "missed":
                 source, target = self._way_lost(fate)
                 key = (fate.event, source, target, fate.cause)
-                losses.setdefault(key, []).append(fate.player)
+                lost.setdefault(key, []).append(fate)
             else:
                 yield Outcome(self._shown[fate.n], fate.event, fate.player, fate.outcome, "")
-        for (event, source, target, cause), players in losses.items():
-            s0 = self._set_out(self._ways[event], source, target)
+        for (event, source, target, cause), missed in lost.items():
+            s0 = self._set_out(missed[0], source, target)
             self._end = max(self._end, s0 + 1)
+            players = [fate.player for fate in missed]
             yield Loss(s0, s0 + 1, event, source, target, players, cause)
             for player in players:
                 yield Outcome(s0 + 1, event, player, "missed", cause)
@@ -336,22 +489,52 @@ class Teller:
                 return way.sent.at, receiver
             case "no broker between servers":
                 return receiver, fate.server
-            case "redis down" | "lost with its server":
+            case "redis down" | "lost with its server" if way.through_hub:
+                return "redis", fate.server
+            case "redis down" | "lost with its server" if self._about.get("broker") != "none":
                 return receiver, "redis"
             case "server not subscribed":
                 return "redis", fate.server
         return fate.server or receiver, fate.player
 
-    def _set_out(self, way: _Way, source: str, target: str) -> float:
-        """When a message that was lost left the part it got to."""
+    def _set_out(self, fate: Fate, source: str, target: str) -> float:
+        """When a message that was lost left the part it got to: after the fault that cost it."""
+        way = self._ways[fate.event]
+        s = way.relayed.get(source, way.departs)
         if way.received is None:
-            return way.said
-        if source == "redis":
-            return way.departs + 1
-        if target == "redis":
-            return way.departs
-        return way.relayed.get(source, way.departs)
+            s = way.said
+        elif source == "redis":
+            s = way.departs + 1
+        elif target == "redis":
+            s = way.departs
+        late = max(s, self._beat, self._fall(fate, way, source, target))
+        return self._space(source, target, late) if late > s else s
+
+    def _fall(self, fate: Fate, way: _Way, source: str, target: str) -> float:
+        """When the part broke that the loss is due to, if that was after the event set out."""
+        if fate.cause not in _BY_FAULT:
+            return 0.0
+        redis_down = fate.cause == "redis down"
+        server = source if target == "redis" else target
+        falls = self._falls["redis" if redis_down else server]
+        at = bisect_right(falls, ((way.received or way.sent).n, 0.0))
+        unpublished = redis_down and target == "redis"  # and what fell later is not to blame
+        if at == len(falls) or (unpublished and falls[at][0] > fate.n):
+            return 0.0
+        return falls[at][1]
 
 
 def _ms(start: Record | None, end: Record) -> float | None:
     return round((end.t - start.t) * 1000, 3) if start and start.n != end.n else None
+
+
+def _words(*words: str) -> str:
+    return " ".join(filter(None, words))
+
+
+def _frame(record: Record) -> str:
+    """The frame in a record, cut where it is too long to be looked at."""
+    frame = str(record.data.get("frame", ""))
+    if len(frame) <= LONGEST_FRAME:
+        return frame
+    return f"{frame[:LONGEST_FRAME]} … (the first {LONGEST_FRAME:,} of {len(frame):,} characters)"

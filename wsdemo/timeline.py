@@ -118,7 +118,7 @@ def _lanes(story: Story) -> dict[str, int]:
     """The line of each part, counted from the top: players, servers, Redis."""
     players = dict.fromkeys(item.player for item in story.items if isinstance(item, Place))
     hub = [] if story.broker == "none" else ["redis"]
-    return {part: line for line, part in enumerate([*players, *story.servers, *hub])}
+    return {part: line for line, part in enumerate([*players, *story.every_server, *hub])}
 
 
 class _Drawing:
@@ -183,14 +183,14 @@ class _Drawing:
             side.set_visible(False)
 
     def _name(self, part: str) -> str:
-        if part in self._story.servers:
+        if part in self._story.every_server:
             return f"server {part}"
         return "Redis" if part == "redis" else _shortened(part)
 
     def _part_lines(self) -> None:
         end = self._x_end(self._story.end)
         for part, line in self._lanes.items():
-            if part in self._story.servers or part == "redis":
+            if part in self._story.every_server or part == "redis":
                 colour = REDIS if part == "redis" else QUIET
                 self._ax.plot([0, end], [line, line], color=colour, linewidth=1.6, alpha=0.6)
             else:

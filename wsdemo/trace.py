@@ -33,8 +33,9 @@ SCHEMA_VERSION = 1
 
 Kind = Literal[
     # what the scenario says
-    "step",  # a beat begins; data["caption"] is its sentence
+    "step",  # a beat begins: data["caption"] is its sentence, data["notes"] what to say about it
     "settle",  # everything recorded so far has come to rest
+    "start",  # a server was added to those there were at first
     # connections
     "connect",  # player -> balancer: it opens a socket
     "route",  # balancer -> server: for data["player"]
@@ -43,12 +44,12 @@ Kind = Literal[
     "disconnect",  # player or server: the other end is gone
     "leave",  # server <- player: it left the game and is owed nothing more
     # one event's way; store, ack, replay and duplicate belong to brokers that keep events
-    "send",  # player -> server, with data["body"]
-    "receive",  # server <- player
+    "send",  # player -> server, with data["body"]; data["frame"] is the text on the wire
+    "receive",  # server <- player, with data["body"] and data["frame"]
     "publish",  # server -> redis: carried out, with data["receivers"]
     "unpublished",  # server -> redis: it could not be, for data["reason"]
     "store",  # server -> redis, with data["seq"]
-    "relay",  # server <- redis (or <- itself, without a broker): now to its own players
+    "relay",  # server <- redis (or its own broker): to its own players goes data["frame"]
     "deliver",  # server -> player
     "hear",  # player <- server
     "ack",  # player -> server
@@ -59,9 +60,11 @@ Kind = Literal[
     "subscribe",  # server -> redis: confirmed, for data["channel"]
     "unsubscribe",  # server -> redis
     "gap",  # server <- redis: the subscription was made anew, events may be missing
-    # what breaks
+    # what breaks. Without a peer it is somebody's doing: at a server, data["reason"] is "killed" or
+    # "frozen", at redis "stopped" or "frozen". With one, `at` has noticed it: the balancer that a
+    # server does not answer, a server that a player is "too slow"
     "fault",  # the part that failed
-    "heal",  # the part that came back
+    "heal",  # the part that came back: "restarted" or "started", or "thawed"
 ]
 
 _KINDS = frozenset(get_args(Kind))

@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import ClassVar
 
+from wsdemo.gate import Gate
+
 __all__ = ["Broker", "BrokerDown", "Relay"]
 
 Relay = Callable[[str, bytes], None]
@@ -25,9 +27,17 @@ class Broker(ABC):
     name: ClassVar[str]
     hub: ClassVar[str]
 
+    def __init__(self) -> None:
+        self.gate = Gate()
+        """Its server's own, shut while that stands still: then nothing is relayed or answered."""
+
     async def start(self, relay: Relay) -> None:
         """Be ready to publish and to subscribe. From now on `relay` is called with each event."""
         self._relay = relay
+
+    def forsake(self) -> None:
+        """Its server is dead: from now on nothing is relayed, and nothing recorded."""
+        self._relay = lambda game, payload: None
 
     async def stop(self) -> None:  # noqa: B027 - most have something to close, not all
         """Release connections and tasks."""

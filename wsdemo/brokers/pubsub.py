@@ -25,6 +25,7 @@ __all__ = ["PubSubBroker"]
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
 LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
+BYTES_WAITING = 4 * 2**20  # of events, at most, for a server that stands still
 
 _T = TypeVar("_T")
 
@@ -39,6 +40,10 @@ class PubSubBroker(Broker):
     `redis` must neither retry nor reconnect by itself, as the clients of `redis_backend` do not: a
     retried PUBLISH may be a second one, and a subscription made anew is something to know about.
     `server` names the server in the trace. `prefix` keeps clusters apart that share one Redis.
+
+    While the gate is shut, what arrives waits. A server that falls more than BYTES_WAITING behind
+    loses its subscription, and has a gap when it goes on: Redis would do the same to it, though
+    only at 32 MB (client-output-buffer-limit pubsub).
     """
 
     name: ClassVar[str] = "pubsub"
@@ -47,6 +52,7 @@ class PubSubBroker(Broker):
     def __init__(
         self, redis: Redis, *, server: str, prefix: str = "", trace: Trace | None = None
     ) -> None:
+        super().__init__()
         self._redis = redis
         self._server = server
         self._game_prefix = f"{prefix}game:"
@@ -59,6 +65,7 @@ class PubSubBroker(Broker):
         self._syncs: dict[bytes, asyncio.Future[None]] = {}
         self._sync_ids = itertools.count(1)
         self._turn = asyncio.Lock()
+        self._waiting = 0  # bytes of events that came while the gate was shut
         self._listener: asyncio.Task[None] | None = None
 
     async def start(self, relay: Relay) -> None:
@@ -67,11 +74,16 @@ class PubSubBroker(Broker):
         self._listener = asyncio.create_task(self._listen(), name=f"{self._server} listens")
         await self._answer(asyncio.shield(self._confirmation(self._own_channel)))
 
+    def forsake(self) -> None:
+        """Nothing is relayed any more, and nothing recorded."""
+        super().forsake()
+        self._trace = None
+
     async def stop(self) -> None:
         """End listening and let go of Redis."""
         if self._link:
             with suppress(BrokerDown):
-                await self._answer(self._link.unsubscribe())
+                await self._in_time(self._link.unsubscribe())
         while self._listener and not self._listener.done():
             self._listener.cancel()  # now and then the client library swallows it
             await asyncio.wait({self._listener}, timeout=0.05)
@@ -139,19 +151,34 @@ class PubSubBroker(Broker):
                         asked |= missing
                     self._link = link
                     pause = FIRST_PAUSE
-                    while True:
-                        self._take(await link.get_message(timeout=None))
+                    while self._arrive(await link.get_message(timeout=None)):
+                        pass
+                    await link.unsubscribe()  # or the fake Redis would keep events for this link
+                    raise ConnectionError(f"more than {BYTES_WAITING} bytes waited for this server")
             except Exception as error:  # whatever it is, this server must not stay deaf
-                if self._link:
+                had_a_link = self._link is not None
+                self._lose_link()
+                await self.gate.passed()
+                if had_a_link:
                     self._record("disconnect", reason=str(error))
             finally:
                 self._lose_link()
             await asyncio.sleep(random.uniform(0, pause))  # so that servers do not return in step
+            await self.gate.passed()
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    def _take(self, message: dict[str, Any] | None) -> None:
+    def _arrive(self, message: dict[str, Any] | None) -> bool:
+        """Take a message now or, while the server stands still, let it wait if there is room."""
         if message is None:
-            return
+            return True
+        event = message["data"] if message["type"] == "message" else b""
+        self._waiting = self._waiting + len(event) if self.gate.is_shut else 0
+        if self._waiting > BYTES_WAITING:
+            return False
+        self.gate.call(self._take, message)
+        return True
+
+    def _take(self, message: dict[str, Any]) -> None:
         channel = message["channel"].decode()
         if message["type"] == "subscribe":
             self._confirm(channel)
@@ -189,6 +216,16 @@ class PubSubBroker(Broker):
                 heard.set_result(None)  # it will not come any more, nor will what was before it
 
     async def _answer(self, answer: Awaitable[_T]) -> _T:
+        """What Redis answers; a server that stands still learns of it when it goes on."""
+        try:
+            result = await self._in_time(answer)
+        except BrokerDown:
+            await self.gate.passed()
+            raise
+        await self.gate.passed()
+        return result
+
+    async def _in_time(self, answer: Awaitable[_T]) -> _T:
         """What Redis answers. Raises `BrokerDown` if it is not there or does not answer."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):

@@ -1,0 +1,87 @@
+"""A stage as one file: a page that plays in any browser, without a network and without Jupyter.
+
+It carries the module and the style sheet that the widget uses, as they are, and what was told of
+the runs. Its policy lets nothing else be loaded or run, so what a run says stays text.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import html
+import json
+from pathlib import Path
+from typing import Any
+
+__all__ = ["ESM", "STYLE", "page"]
+
+_STATIC = Path(__file__).parent / "static"
+ESM = _STATIC / "stage.js"
+STYLE = _STATIC / "stage.css"
+
+_PAGE_STYLE = """
+:root { color-scheme: light dark; }
+body { box-sizing: border-box; margin: 0 auto; padding: 1rem; max-width: 1600px; }
+"""
+
+# The sentence stands until the stage starts. The module comes before what it reads, so that in a
+# file that was cut short it is whole, more often than not, and can say what is wrong.
+_PAGE = """<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="{policy}">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<title>{title}</title>
+<style>{style}</style>
+</head>
+<body>
+<div id="stage"><p>{sentence}</p></div>
+<script type="module">{module}</script>
+<script type="application/json" id="told">{told}</script>
+</body>
+</html>
+"""
+_SENTENCE = (
+    "This page is incomplete: save it again. If it still says so, allow JavaScript; "
+    "the stage needs it, and nothing from any network."
+)
+
+
+def page(told: dict[str, Any], title: str) -> str:
+    """The page, with what `told` says of the runs, which `open` of the module puts on the stage.
+
+    Raises `ValueError` if the module or the style sheet holds what would end it too early.
+    """
+    module = _inline(ESM, "script") + "\nopen();\n"
+    style = _inline(STYLE, "style") + _PAGE_STYLE
+    policy = (
+        f"default-src 'none'; script-src {_hash(module)}; style-src {_hash(style)}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
+    )
+    return _PAGE.format(
+        policy=policy,
+        title=html.escape(title),
+        style=style,
+        sentence=_SENTENCE,
+        module=module,
+        told=_json(told),
+    )
+
+
+def _inline(path: Path, element: str) -> str:
+    text = path.read_text(encoding="utf-8")
+    for end in (f"</{element}", "<!--"):
+        if end in text.lower():
+            raise ValueError(f"{path.name} cannot stand in a page, as it holds {end!r}")
+    return text
+
+
+def _json(told: dict[str, Any]) -> str:
+    """ASCII alone: nothing in it ends a line or a script, or turns the direction of the text."""
+    return json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
+
+
+def _hash(text: str) -> str:
+    digest = base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+    return f"'sha256-{digest}'"

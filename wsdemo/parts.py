@@ -1,0 +1,265 @@
+"""Everything that runs but the players: balancer, servers, a broker for each, a Redis for them.
+
+Each part can be broken and healed here, one at a time; whoever calls sees to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from contextlib import AsyncExitStack
+
+from wsdemo.balancer import POLICIES, Balancer
+from wsdemo.brokers import Broker, LocalBroker, PubSubBroker
+from wsdemo.changes import Changes
+from wsdemo.lifetime import Lifetime
+from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, redis_backend
+from wsdemo.server import GameServer, ServerState
+from wsdemo.trace import Trace
+
+__all__ = ["PART_NAMES", "Parts", "check_known"]
+
+PART_NAMES = ("balancer", "redis", "scenario")
+MAX_SERVERS = 26
+
+_NO_REDIS = "There is no Redis in this cluster."
+
+
+class Parts(Lifetime):
+    """The parts of one run, wired to each other, and the trace that they write.
+
+    `reserved_names` is looked at whenever a player joins, so it may grow.
+    """
+
+    def __init__(
+        self,
+        servers: Sequence[str],
+        broker: str,
+        redis: str,
+        balance: str,
+        game: str,
+        *,
+        port: int = 0,
+        origins: Collection[str] = (),
+        may_join: Callable[[str, str], bool],
+    ) -> None:
+        self.trace = Trace(broker=broker, servers=list(servers), game=game)
+        self.redis: RedisBackend | None = redis_backend(redis) if broker != "none" else None
+        self.balancer = Balancer(POLICIES[balance](), port=port, trace=self.trace)
+        self.servers: dict[str, GameServer] = {}
+        self.changes = Changes()  # of what runs
+        self._first = list(servers)
+        self._taken = {*PART_NAMES, *servers}
+        self._origins = origins
+        self._may_join = may_join
+        self._running = AsyncExitStack()
+
+    async def start(self) -> None:
+        """Start Redis, the balancer and the servers. What had started ends again on an error."""
+        try:
+            if self.redis:
+                await self._running.enter_async_context(self.redis)
+            await self._running.enter_async_context(self.balancer)
+            self._running.push_async_callback(self._stop_servers)
+            for name in self._first:
+                await self._start_server(name)
+        except BaseException:
+            await self._running.aclose()
+            raise
+
+    async def stop(self) -> None:
+        """End everything, in whatever state it is."""
+        await self._running.aclose()
+
+    async def give_up_what_is_frozen(self) -> None:
+        """Let nobody wait for the answer of a part that gives none."""
+        if isinstance(self.redis, EmbeddedRedis) and self.redis.state == "frozen":
+            self.redis.thaw()
+        for server in self.servers.values():
+            if server.state == "frozen":
+                await server.kill()
+
+    async def _stop_servers(self) -> None:
+        for server in self.servers.values():
+            await server.stop()
+
+    # Servers
+
+    def server(self, name: str) -> GameServer:
+        """The server of that name. Raises `ValueError`, listing those there are."""
+        check_known("server", name, self.servers)
+        return self.servers[name]
+
+    def states(self) -> dict[str, ServerState]:
+        """What each server is: up, down or frozen."""
+        return {name: server.state for name, server in self.servers.items()}
+
+    def are(self, state: ServerState) -> list[GameServer]:
+        """The servers that are in this state."""
+        return [server for server in self.servers.values() if server.state == state]
+
+    async def add_server(self, name: str) -> None:
+        """One more, behind the same balancer."""
+        if len(self.servers) >= MAX_SERVERS:
+            raise RuntimeError(f"A cluster has at most {MAX_SERVERS} servers; use those there are.")
+        self._require_redis_for(f"server {name}")
+        self._taken.add(name)
+        try:
+            await self._start_server(name, added=True)
+        except BaseException:
+            self._taken.discard(name)
+            raise
+        self.changes.announce()
+
+    async def kill_server(self, name: str) -> None:
+        """Cut its sockets and its link to the broker, and let it listen no more."""
+        server = self.server(name)
+        if server.state == "down":
+            raise RuntimeError(
+                f"Server {name} is down already; `await cluster.restart_server({name!r})` first."
+            )
+        self.trace.append("fault", name, reason="killed")
+        await server.kill()
+        self.changes.announce()
+
+    async def restart_server(self, name: str) -> None:
+        """Start another process, as it were, on the same port."""
+        server = self.server(name)
+        self._require_redis_for(f"server {name}")
+        if server.state != "down":
+            await self.kill_server(name)
+        await server.stop()  # which lets go of the port
+        self.trace.append("heal", name, reason="restarted")  # before the first player is back
+        try:
+            await self._start_server(name, server.port)
+        except BaseException:
+            self.trace.append("fault", name, reason="killed")
+            raise
+        self.changes.announce()
+
+    async def freeze_server(self, name: str) -> None:
+        """Let it stand still."""
+        server = self.server(name)
+        if server.state == "frozen":
+            raise RuntimeError(
+                f"Server {name} is frozen already; `await cluster.thaw_server({name!r})` first."
+            )
+        if server.state == "down":
+            raise RuntimeError(
+                f"Server {name} is down; `await cluster.restart_server({name!r})` first."
+            )
+        self.trace.append("fault", name, reason="frozen")
+        server.freeze()
+        self.changes.announce()
+
+    async def thaw_server(self, name: str) -> None:
+        """Let it go on."""
+        server = self.server(name)
+        if server.state != "frozen":
+            raise RuntimeError(
+                f"Server {name} is {server.state}, not frozen; "
+                f"`await cluster.freeze_server({name!r})` first."
+            )
+        self.trace.append("heal", name, reason="thawed")
+        server.thaw()
+        self.changes.announce()
+
+    async def _start_server(self, name: str, port: int = 0, added: bool = False) -> None:
+        own = [f"http://{host}:{self.balancer.port}" for host in ("127.0.0.1", "localhost")]
+        server = GameServer(
+            name,
+            self._new_broker(name),
+            port=port,
+            origins=[*own, *self._origins],
+            reserved_names=self._taken,
+            may_join=self._may_join,
+            trace=self.trace,
+        )
+        await server.start()
+        self.servers[name] = server
+        if added:
+            self.trace.about["servers"].append(name)  # a picture has room for it from the beginning
+            self.trace.append("start", name)
+        self.balancer.add(name, "127.0.0.1", server.port)
+
+    def _new_broker(self, server: str) -> Broker:
+        if self.redis is None:
+            return LocalBroker()
+        return PubSubBroker(
+            self.redis.client(), server=server, prefix=self.redis.prefix, trace=self.trace
+        )
+
+    # Redis
+
+    @property
+    def redis_state(self) -> str:
+        """Up, down or frozen; empty without one."""
+        return self.redis.state if self.redis else ""
+
+    @property
+    def redis_cannot(self) -> str:
+        """Why Redis can be neither stopped nor frozen; empty if it can."""
+        return self.redis.cannot if self.redis else _NO_REDIS
+
+    async def stop_redis(self) -> None:
+        """End it, and with it all it knows."""
+        redis = self._own_redis()
+        if redis.state == "down":
+            raise RuntimeError("Redis is stopped already; `await cluster.start_redis()` first.")
+        self.trace.append("fault", "redis", reason="stopped")
+        await redis.stop()
+        self.changes.announce()
+
+    async def start_redis(self) -> None:
+        """Start it again, empty, on its port."""
+        redis = self._own_redis()
+        if redis.state != "down":
+            raise RuntimeError("Redis has started already; `await cluster.stop_redis()` first.")
+        self.trace.append("heal", "redis", reason="started")  # before the first server is back
+        try:
+            await redis.start()
+        except BaseException:
+            self.trace.append("fault", "redis", reason="stopped")
+            raise
+        self.changes.announce()
+
+    async def freeze_redis(self) -> None:
+        """Let it stand still."""
+        redis = self._own_redis()
+        if redis.state != "up":
+            cure = "thaw_redis" if redis.state == "frozen" else "start_redis"
+            raise RuntimeError(f"Redis is {redis.state} already; `await cluster.{cure}()` first.")
+        redis.freeze()
+        self.trace.append("fault", "redis", reason="frozen")
+        self.changes.announce()
+
+    async def thaw_redis(self) -> None:
+        """Let it go on."""
+        redis = self._own_redis()
+        if redis.state != "frozen":
+            raise RuntimeError(
+                f"Redis is {redis.state}, not frozen; `await cluster.freeze_redis()` first."
+            )
+        self.trace.append("heal", "redis", reason="thawed")
+        redis.thaw()
+        self.changes.announce()
+
+    def _own_redis(self) -> EmbeddedRedis:
+        if not isinstance(self.redis, EmbeddedRedis):
+            raise RuntimeError(self.redis_cannot)
+        return self.redis
+
+    def _require_redis_for(self, what: str) -> None:
+        if self.redis_state in ("down", "frozen"):
+            cure = "thaw_redis" if self.redis_state == "frozen" else "start_redis"
+            raise RuntimeError(
+                f"Redis is {self.redis_state}, and {what} cannot start without it; "
+                f"`await cluster.{cure}()` first."
+            )
+
+
+def check_known(what: str, choice: str, choices: Collection[str]) -> None:
+    """Raises `ValueError`, listing what there is, if the choice is not among it."""
+    if choice not in choices:
+        raise ValueError(
+            f"unknown {what} {choice!r}; there are: {', '.join(choices) or 'none yet'}"
+        )
