@@ -25,6 +25,7 @@ from tests.conftest import (
 from wsdemo import Cluster, ledger, open_cluster
 from wsdemo.player import Player
 from wsdemo.redis_backend import EmbeddedRedis
+from wsdemo.trace import Kind
 
 RUNS = [("none", "fake"), ("pubsub", "fake"), ("pubsub", "embedded")]
 every_run = pytest.mark.parametrize(("broker", "redis"), RUNS)
@@ -100,6 +101,30 @@ class TestWhatALearnerTypes:
             await p1.reconnect(server="B")
             await cluster.settle()
             assert repr(cluster) == "Cluster, running, broker none (A: P2, B: P1)"
+
+    async def test_a_step_may_have_notes(self) -> None:
+        """They are recorded with the caption, where there are any."""
+        async with open_cluster(broker="none") as cluster:
+            async with cluster.step("First", notes="Ask what will happen."):
+                pass
+            async with cluster.step("Second"):
+                pass
+            assert [record.data for record in cluster.trace.select("step")] == [
+                {"caption": "First", "notes": "Ask what will happen."},
+                {"caption": "Second"},
+            ]
+
+    async def test_the_frames_are_recorded_as_they_were(self) -> None:
+        """What was sent, received and relayed, to the letter."""
+        async with open_cluster() as cluster:
+            [p1] = await cluster.join("P1", server="A")
+            await p1.send('"é"')
+            await cluster.settle()
+            sent = '{"type":"send","id":"P1-1","body":"\\"é\\""}'
+            event = '{"type":"event","id":"P1-1","player":"P1","body":"\\"é\\""}'
+            kinds: list[tuple[Kind, str]] = [("send", sent), ("receive", sent), ("relay", event)]
+            for kind, frame in kinds:
+                assert [r.data["frame"] for r in cluster.trace.select(kind)] == [frame], kind
 
 
 class TestMistakes:

@@ -369,6 +369,121 @@ def test_lost_with_its_server() -> None:
     assert trace[fate.n].kind == "receive"
 
 
+FROZEN_A = "fault A reason=frozen"
+THAWED_A = "heal A reason=thawed"
+KILLED_A = "fault A reason=killed"
+
+
+def test_lost_with_the_server_of_the_player() -> None:
+    """Redis had handed the event on, and the server was killed before it had read it."""
+    found = ledger(
+        run(
+            "pubsub",
+            APART,
+            says("P1", "B", "P1-1"),
+            KILLED_A,
+            "disconnect A P2",
+            published("B", "P1-1", 2),
+            relayed("B", "P1-1", "P1"),
+            SETTLED,
+        )
+    )
+    assert found.missed_by("P2") == [("P1-1", "lost with its server")]
+    assert found.balances
+
+
+def test_redis_that_is_stopped_before_it_has_passed_on_an_event() -> None:
+    """A server that was subscribed and has not got it missed it because Redis was stopped."""
+    before = "subscribe A redis channel=game:None\nsubscribe B redis channel=game:None"
+    after = ["fault redis reason=stopped", SETTLED]
+    way = [says("P2", "A", "P2-1"), published("A", "P2-1", 2), relayed("A", "P2-1", "P2")]
+    found = ledger(run("pubsub", APART, before, *way, *after))
+    assert found.missed_by("P1") == [("P2-1", "redis down")]
+    found = ledger(run("pubsub", APART, before, "disconnect B redis", *way, *after))
+    assert found.missed_by("P1") == [("P2-1", "server not subscribed")]
+
+
+# Held up
+
+
+def test_whoever_is_on_a_frozen_server_has_not_missed_it_yet() -> None:
+    """A settle leaves their fates open; the others' are decided, once."""
+    records = [
+        APART,
+        arrives("P3", "B"),
+        says("P1", "B", "P1-1"),
+        FROZEN_A,
+        published("B", "P1-1", 2),
+        relayed("B", "P1-1", "P1"),
+        departs("P3", "B"),
+        SETTLED,
+    ]
+    found = ledger(run("pubsub", *records))
+    assert outcomes(found) == {
+        ("P1-1", "P1"): "heard",
+        ("P1-1", "P2"): "pending",
+        ("P1-1", "P3"): "missed",
+    }
+    found = ledger(run("pubsub", *records, THAWED_A, relayed("A", "P1-1", "P2"), SETTLED))
+    assert (found.heard, found.missed, found.pending, found.balances) == (2, 1, 0, True)
+    found = ledger(run("pubsub", *records, THAWED_A, SETTLED))
+    assert found.missed_by("P2") == [("P1-1", "server not subscribed")]
+    found = ledger(run("pubsub", *records, KILLED_A, SETTLED))
+    assert found.missed_by("P2") == [("P1-1", "lost with its server")]
+
+
+def test_what_a_frozen_server_has_not_read_is_open_for_all() -> None:
+    """It may still reach everyone, or nobody if the server is killed."""
+    said = [APART, FROZEN_A, "send P2 A P2-1 body=jump", SETTLED]
+    assert ledger(run("pubsub", *said)).pending == 2
+    found = ledger(run("pubsub", *said, KILLED_A, SETTLED))
+    assert {cause for p in ("P1", "P2") for _, cause in found.missed_by(p)} == {
+        "never reached a server"
+    }
+
+
+def test_what_a_frozen_server_has_not_published_is_open_for_all() -> None:
+    """Nobody knows yet what becomes of an event whose server was frozen in the middle of it."""
+    said = [APART, says("P2", "A", "P2-1"), FROZEN_A, SETTLED]
+    assert ledger(run("pubsub", *said)).pending == 2
+    published_late = [THAWED_A, published("A", "P2-1"), relayed("A", "P2-1", "P2"), SETTLED]
+    found = ledger(run("pubsub", *said, *published_late))
+    assert found.missed_by("P1") == [("P2-1", "server not subscribed")]
+
+
+def test_without_a_broker_a_frozen_server_holds_up_its_own() -> None:
+    """What it had never been going to pass on is missed at once."""
+    found = ledger(
+        run("none", APART, FROZEN_A, says("P1", "B", "P1-1"), relayed("B", "P1-1", "P1"), SETTLED)
+    )
+    assert found.missed_by("P2") == [("P1-1", "no broker between servers")]
+    assert found.balances
+
+
+def test_what_was_missed_may_still_be_heard() -> None:
+    """A frozen Redis carries out after its thaw what it could not confirm before: no miss."""
+    found = ledger(
+        run(
+            "pubsub",
+            TOGETHER,
+            says("P2", "A", "P2-1"),
+            "unpublished A redis P2-1 reason=frozen",
+            SETTLED,
+            relayed("A", "P2-1", "P1", "P2"),
+            SETTLED,
+        )
+    )
+    assert (found.heard, found.missed, found.balances) == (2, 0, True)
+
+
+def test_what_the_balancer_notices_is_not_a_freeze() -> None:
+    """A fault that one part tells of another says nothing of what the other does."""
+    found = ledger(
+        run("pubsub", APART, "fault balancer A reason=frozen", says("P2", "A", "P2-1"), SETTLED)
+    )
+    assert found.pending == 0
+
+
 def test_each_player_has_a_cause_of_its_own() -> None:
     """One event may be missed for different causes."""
     found = ledger(

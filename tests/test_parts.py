@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import pytest
@@ -98,6 +99,7 @@ class TestAServerThatIsAdded:
             [p1] = await cluster.join("P1")
             await cluster.add_server("B")
             assert [record.at for record in cluster.trace.select("start")] == ["B"]
+            assert cluster.trace.about["servers"] == ["A", "B"]
             [p2] = await cluster.join("P2", server="B")
             assert {(await cluster.join(f"P{n}"))[0].server for n in (3, 4)} == {"A", "B"}
             await p1.send("x")
@@ -648,7 +650,7 @@ class TestAnotherBroker:
                 assert {e.id for p in players for e in p.heard} <= said
 
 
-CHANGES: dict[str, Callable[[Cluster], Awaitable[None]]] = {
+CHANGES: dict[str, Callable[[Cluster], Coroutine[Any, Any, None]]] = {
     "add": lambda cluster: cluster.add_server("C"),
     "kill": lambda cluster: cluster.kill_server("A"),
     "restart": lambda cluster: cluster.restart_server("A"),
@@ -669,19 +671,63 @@ async def test_an_interrupted_change_is_done_or_not(change: str) -> None:
     while how != "finished before":
         cluster = await open_cluster(redis="embedded")
         await cluster.join("P1", server="A")
-        how = await cancelled_after(turns, lambda c=cluster: CHANGES[change](c))  # type: ignore[misc]
+        how = await cancelled_after(turns, partial(CHANGES[change], cluster))
         assert cluster.server_state("A") in ("up", "down", "frozen")
         await within(cluster.stop(), 3)
         assert not tasks() - before
         assert not listeners() - ports, f"after {turns} turns"
         assert not children() - processes, f"after {turns} turns"
-        turns = more(2 * turns)
+        turns = more(turns)
+
+
+@pytest.mark.parametrize("change", CHANGES)
+async def test_a_stop_in_the_middle_of_a_change_ends_all(change: str) -> None:
+    """However far the change has come, the stop waits for it and then leaves nothing."""
+    before, ports, processes = tasks(), listeners(), children()
+    turns, done = 0, False
+    while not done:
+        cluster = await open_cluster(redis="embedded")
+        await cluster.join("P1", server="A")
+        changing = asyncio.create_task(CHANGES[change](cluster))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        done = changing.done()
+        await within(cluster.stop())
+        await asyncio.gather(changing, return_exceptions=True)
+        assert cluster.trace.ended
+        await eventually(lambda: not tasks() - before)
+        assert not listeners() - ports, f"after {turns} turns"
+        assert not children() - processes, f"after {turns} turns"
+        turns = more(turns)
+
+
+async def test_a_join_in_the_middle_of_a_new_start() -> None:
+    """It fails or is part of the new run; a player is in the cluster or it is not."""
+    turns, done = 0, False
+    while not done:
+        async with open_cluster(broker="none") as cluster:
+            [p1] = await cluster.join("P1", server="A")
+            joining = asyncio.create_task(cluster.join("P2", server="B"))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            done = joining.done()
+            await within(cluster.change_broker("pubsub"))
+            await asyncio.wait([joining])
+            assert list(cluster.players) == (["P1"] if joining.exception() else ["P1", "P2"])
+            await p1.send("x")
+            await settled(cluster)
+            for player in cluster.players.values():
+                assert bodies(player.heard) == ["x"]
+        turns = more(turns)
 
 
 @every_run
 @pytest.mark.parametrize("seed", range(8))
-async def test_after_anything_at_all_the_books_balance(broker: str, redis: str, seed: int) -> None:
+async def test_after_anything_at_all_the_books_balance(
+    broker: str, redis: str, seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Random kills, restarts, freezes and moves under traffic; healed and settled, all is clear."""
+    monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.5)
     before, ports, processes = tasks(), listeners(), children()
     async with open_cluster(["A", "B", "C"][: 2 + seed % 2], broker, redis) as cluster:
         havoc = _Havoc(cluster, random.Random(seed))
@@ -752,10 +798,13 @@ class _Havoc:
     async def redis(self) -> None:
         if self.cluster.redis_cannot:
             return
-        if self.cluster.redis_state == "down":
-            await self.cluster.start_redis()
-        else:
-            await self.cluster.stop_redis()
+        match self.cluster.redis_state:
+            case "down":
+                await self.cluster.start_redis()
+            case "frozen":
+                await self.choose.choice([self.cluster.thaw_redis, self.cluster.stop_redis])()
+            case _:
+                await self.choose.choice([self.cluster.freeze_redis, self.cluster.stop_redis])()
 
     async def settle(self) -> None:
         if self.name("up") and self.cluster.redis_state in ("", "up"):
@@ -764,6 +813,8 @@ class _Havoc:
     async def heal(self) -> None:
         if self.cluster.redis_state == "down":
             await self.cluster.start_redis()
+        if self.cluster.redis_state == "frozen":
+            await self.cluster.thaw_redis()
         for name in self.cluster.servers:
             match self.cluster.server_state(name):
                 case "frozen":

@@ -101,6 +101,24 @@ class TestPlaying:
             with pytest.raises(RuntimeError, match="has left the game"):
                 await p1.reconnect()
 
+    async def test_renewed_it_is_as_at_the_beginning(self, server: GameServer) -> None:
+        """The same player, for another run: nothing heard, and its events are counted from 1."""
+        player = Player("P1", server.url)
+        await within(player.connect())
+        await player.send("x")
+        await within(player.sync())
+        heard = player.heard
+        await within(player.disconnect())
+        trace = Trace()
+        player.renew(trace)
+        assert (player.heard, len(heard), player.connected) == ([], 1, False)
+        await within(player.connect())
+        assert await player.send("y") == "P1-1"
+        await within(player.sync())
+        assert [event.body for event in player.heard] == ["y"]
+        assert len(trace.select("hear")) == 1
+        await within(player.stop())
+
     @pytest.mark.parametrize("name", ["<b>", "", "x" * 33, "a\nb"])
     def test_names_that_cannot_be(self, name: str) -> None:
         """The same rules as on the wire, before anything is sent."""

@@ -274,6 +274,39 @@ class TestEmbedded:
                 assert redis.url == url
                 await _ping(redis)
 
+    @pytest.mark.skipif(not hasattr(signal, "SIGSTOP"), reason="no process can be frozen here")
+    async def test_it_can_be_frozen_and_thawed(self) -> None:
+        """Frozen it answers nobody and keeps its port; thawed it answers what it was asked."""
+        async with EmbeddedRedis() as redis:
+            assert redis.state == "up"
+            client = redis.client()
+            await client.ping()
+            redis.freeze()
+            assert str(redis.state) == "frozen"
+            with pytest.raises(RuntimeError, match="frozen"):
+                redis.freeze()
+            pinging = asyncio.ensure_future(client.ping())
+            await asyncio.wait([pinging], timeout=0.05)
+            assert not pinging.done()
+            redis.thaw()
+            assert await within(pinging) is True
+            with pytest.raises(RuntimeError, match="up, so it cannot be thawed"):
+                redis.thaw()
+            redis.freeze()
+            await within(redis.stop(), 1)
+            assert str(redis.state) == "down"
+            with pytest.raises(RuntimeError, match="down"):
+                redis.freeze()
+            await client.aclose()
+
+    async def test_where_no_process_can_be_frozen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The error says what can be done instead."""
+        monkeypatch.delattr(signal, "SIGSTOP", raising=False)
+        async with EmbeddedRedis() as redis:
+            with pytest.raises(RuntimeError, match="stop Redis instead"):
+                redis.freeze()
+            assert redis.state == "up"
+
     async def test_starting_and_stopping_twice_is_once(self) -> None:
         """The second call has nothing to do."""
         before = children()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
+import struct
 import subprocess
 import sys
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ from tests.conftest import (
     game_server,
     pubsub,
     recorded,
+    tasks,
     within,
 )
 from wsdemo.balancer import Balancer, round_robin
@@ -586,6 +588,85 @@ class TestTheBroker:
             )
             assert sorted(everything[0], key=int) == [str(number) for number in range(100)]
             assert all(heard == everything[0] for heard in everything)
+
+
+class TestFrozen:
+    async def test_nothing_is_answered_until_it_is_thawed(
+        self, server: GameServer, p1: Client, p2: Client
+    ) -> None:
+        """Not even a ping; then everything, in the order in which it was said."""
+        server.freeze()
+        assert server.state == "frozen"
+        pong = await p1.connection.ping()
+        for number in range(10):
+            await p1.say("send", id=f"P1-{number}", body="x")
+            await p2.say("send", id=f"P2-{number}", body="x")
+        listening = asyncio.create_task(p1.hear())
+        await asyncio.wait([listening, asyncio.ensure_future(pong)], timeout=0.05)
+        assert not listening.done()
+        assert not pong.done()  # type: ignore[attr-defined]
+        assert server._trace is not None
+        assert not server._trace.select("receive")
+        server.thaw()
+        await within(pong)
+        heard = [(await within(listening))["id"], *[(await p1.hear())["id"] for _ in range(19)]]
+        for player in ("P1", "P2"):
+            own = [event for event in heard if event.startswith(player)]
+            assert own == [f"{player}-{number}" for number in range(10)]
+
+    async def test_a_client_that_goes_meanwhile_is_heard_to_its_end(
+        self, server: GameServer, p2: Client
+    ) -> None:
+        """What it said before it went counts; that it has gone is learned after that."""
+        async with dial(server.url) as client:
+            await client.join("P3")
+            server.freeze()
+            await client.say("send", id="P3-1", body="x")
+            client.connection.transport.abort()
+        assert "P3" in server.players("g")
+        server.thaw()
+        assert (await p2.hear())["id"] == "P3-1"
+        await within(server.until(lambda: "P3" not in server.players("g")))
+
+    async def test_a_handshake_waits_too(self, server: GameServer) -> None:
+        """A new client has a TCP connection, and an answer only when it is thawed."""
+        server.freeze()
+        async with asyncio.TaskGroup() as group:
+            dialling = group.create_task(_dial_and_join(server.url))
+            await eventually(lambda: server._sockets)
+            await asyncio.wait([dialling], timeout=0.02)
+            assert not dialling.done()
+            server.thaw()
+
+    async def test_killed_it_leaves_nothing_that_had_waited(self) -> None:
+        """What clients had said is gone with it, and its tasks too."""
+        before = tasks()
+        server = GameServer("A", LocalBroker(), trace=Trace())
+        await server.start()
+        assert server.state == "up"
+        async with dial(server.url) as joined, dial(server.url) as gone:
+            await joined.join("P1")
+            await gone.join("P2")
+            server.freeze()
+            await joined.say("send", id="P1-1", body="x")
+            reset = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+            gone.connection.transport.get_extra_info("socket").setsockopt(
+                socket.SOL_SOCKET, socket.SO_LINGER, reset
+            )
+            gone.connection.transport.abort()
+            await eventually(lambda: len(server._sockets) == 1)
+            await within(server.kill())
+            assert await joined.closed() == (None, "")
+        assert str(server.state) == "down"
+        await server.stop()
+        await within(server.kill())  # of what is not there: nothing
+        assert server._trace is None
+        await eventually(lambda: not tasks() - before)
+
+
+async def _dial_and_join(url: str) -> None:
+    async with dial(url) as client:
+        await client.join("P9")
 
 
 class TestLifetime:

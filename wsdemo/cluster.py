@@ -320,7 +320,8 @@ class Cluster:
             for player in self.players.values():
                 player.renew(self.trace)
             for player, server in places.items():
-                await player.connect(server)
+                if player in self.players.values():  # not so if its first join was under way
+                    await player.connect(server)
         except Exception as error:
             self._state = "stopped"
             await self._end_this_run(Player.stop)

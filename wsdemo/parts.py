@@ -177,6 +177,7 @@ class Parts(Lifetime):
         await server.start()
         self.servers[name] = server
         if added:
+            self.trace.about["servers"].append(name)  # a picture has room for it from the beginning
             self.trace.append("start", name)
         self.balancer.add(name, "127.0.0.1", server.port)
 

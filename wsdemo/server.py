@@ -11,6 +11,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Collection
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Literal
@@ -194,7 +195,8 @@ class GameServer(Lifetime):
         if server is None:
             return
         server.server.close()
-        self._kept_port = _listen(self._host, self._port)  # bound only: a call to it is refused
+        with suppress(OSError):  # somebody was quicker: then a restart will say so
+            self._kept_port = _listen(self._host, self._port)  # bound only: calls are refused
         self._broker.forsake()
         self._gate.drop()
         self._cut_sockets()

@@ -225,6 +225,64 @@ async def _no_reply_to_publish(redis: EmbeddedRedis, cut: bool) -> AsyncIterator
         await within(asyncio.gather(*tasks_here, return_exceptions=True))
 
 
+class TestAServerThatStandsStill:
+    async def test_is_told_of_everything_afterwards(self, redis: RedisBackend) -> None:
+        """While the gate is shut nothing is relayed; then all of it, in order."""
+        async with started(redis, "A") as (a, heard), started(redis, "B") as (b, _):
+            await a.subscribe("g")
+            a.gate.shut()
+            for number in range(20):
+                assert await b.publish("g", b"%d" % number) == 1
+            await b.sync()
+            assert heard == []
+            a.gate.open()
+            await a.sync()
+            assert heard == [b"%d" % number for number in range(20)]
+
+    async def test_learns_of_an_answer_afterwards(self, redis: RedisBackend) -> None:
+        """An answer that came in time is none that came too late, however long it waited."""
+        async with started(redis, "A") as (a, _):
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.5)
+                a.gate.shut()
+                publishing = asyncio.create_task(a.publish("g", b"x"))
+                await asyncio.wait([publishing], timeout=0.6)
+                assert not publishing.done()
+                a.gate.open()
+                assert await within(publishing) == 0
+
+    async def test_has_a_gap_past_a_bound(
+        self, redis: RedisBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """What had waited before is relayed, what came later is not, and the trace shows a gap."""
+        monkeypatch.setattr(pubsub_module, "BYTES_WAITING", 10)
+        trace = Trace()
+        async with started(redis, "A", trace) as (a, heard), started(redis, "B") as (b, _):
+            await a.subscribe("g")
+            a.gate.shut()
+            for number in range(30):
+                await b.publish("g", b"%02d" % number)
+                await b.sync()
+            a.gate.open()
+            await recorded(trace, "gap")
+            assert heard == [b"%02d" % number for number in range(5)]
+            await b.publish("g", b"again")
+            await a.sync()
+            assert heard[-1] == b"again"
+
+    async def test_forsaken_it_relays_and_records_nothing(self, redis: RedisBackend) -> None:
+        """Its server has been killed: what still arrives is for nobody."""
+        trace = Trace()
+        async with started(redis, "A", trace) as (a, heard):
+            await a.subscribe("g")
+            before = len(trace)
+            a.forsake()
+            await a.publish("g", b"x")
+            await a.sync()
+            await a.unsubscribe("g")
+            assert (heard, len(trace)) == ([], before)
+
+
 class TestRedisThatGoesAway:
     async def test_the_subscription_returns_each_time(self, embedded: EmbeddedRedis) -> None:
         """After each return events pass again; `subscribe` and `gap` are recorded once for each."""
