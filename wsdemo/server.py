@@ -177,7 +177,8 @@ class GameServer(Lifetime):
 
         Unlike a real process it still reads, only to keep, and its timers go on: a handshake is
         given up after 10 s, and a connection without a pong after 20 to 40 s (websockets' default),
-        which is about when a client with a keep-alive of its own would give up too.
+        with what its client had said meanwhile. That is about when a client with a keep-alive of
+        its own, as a `Player` is, would give up too.
         """
         self._gate.shut()
 
@@ -189,7 +190,7 @@ class GameServer(Lifetime):
         """End as a process does that is killed: sockets are cut, and nothing more is done.
 
         The port is kept, so that nobody else can take it before a next server does; `stop` lets go
-        of it. A process that is killed would leave the recording of its end to others.
+        of it. Unlike a real process it still records which players it had, as its last deed.
         """
         server, self._server = self._server, None
         if server is None:
