@@ -60,7 +60,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "story": {"trace", "ledger"},
     "timeline": {"trace", "ledger", "story"},
     "page": set(),
-    "stage": {"trace", "ledger", "story", "timeline", "page", "notebook"},
+    "controls": {"trace", "ledger"},
+    "stage": {"trace", "ledger", "story", "timeline", "page", "controls", "notebook"},
     # the public names
     "": LEAVES | WIRING | VIEWS,
     # edges

@@ -10,14 +10,13 @@ import base64
 import hashlib
 import html
 import json
+import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["ESM", "STYLE", "page"]
+__all__ = ["module", "page", "style"]
 
 _STATIC = Path(__file__).parent / "static"
-ESM = _STATIC / "stage.js"
-STYLE = _STATIC / "stage.css"
 
 _PAGE_STYLE = """
 :root { color-scheme: light dark; }
@@ -53,27 +52,47 @@ def page(told: dict[str, Any], title: str) -> str:
 
     Raises `ValueError` if the module or the style sheet holds what would end it too early.
     """
-    module = _inline(ESM, "script") + "\nopen();\n"
-    style = _inline(STYLE, "style") + _PAGE_STYLE
+    script = _inline(module(), "script") + "\nopen();\n"
+    sheet = _inline(style(), "style") + _PAGE_STYLE
     policy = (
-        f"default-src 'none'; script-src {_hash(module)}; style-src {_hash(style)}; "
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(sheet)}; "
         "img-src data:; base-uri 'none'; form-action 'none'"
     )
     return _PAGE.format(
         policy=policy,
         title=html.escape(title),
-        style=style,
+        style=sheet,
         sentence=_SENTENCE,
-        module=module,
+        module=script,
         told=_json(told),
     )
 
 
-def _inline(path: Path, element: str) -> str:
-    text = path.read_text(encoding="utf-8")
+def module() -> str:
+    """The stage's JavaScript as one module, without its comments.
+
+    A widget's module is loaded where it can import nothing, and so is that of a page on disk: what
+    `stage.js` imports from `film.js` stands before it instead.
+    """
+    stage = re.sub(r"^import .*;\n", "", _read("stage.js"), count=1, flags=re.M)
+    both = _read("film.js") + stage
+    comments = r"/\*\*.*?\*/|^\s*//.*?$"
+    return re.sub(r"^\s+", "", re.sub(comments, "", both, flags=re.M | re.S), flags=re.M)
+
+
+def style() -> str:
+    """The stage's style sheet."""
+    return _read("stage.css")
+
+
+def _read(name: str) -> str:
+    return (_STATIC / name).read_text(encoding="utf-8")
+
+
+def _inline(text: str, element: str) -> str:
     for end in (f"</{element}", "<!--"):
         if end in text.lower():
-            raise ValueError(f"{path.name} cannot stand in a page, as it holds {end!r}")
+            raise ValueError(f"the {element} cannot stand in a page, as it holds {end!r}")
     return text
 
 

@@ -10,113 +10,34 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
-import string
-from collections.abc import Awaitable, Callable, Collection, Iterable, Iterator, Mapping, Sequence
-from itertools import count, zip_longest
+from collections.abc import Callable, Mapping, Sequence
+from itertools import zip_longest
 from os import PathLike
 from pathlib import Path
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Any
 
 import anywidget
 import msgspec
 import traitlets
-from msgspec import Meta
 
-from wsdemo.ledger import TITLES, ledger
-from wsdemo.page import ESM, STYLE, page
-from wsdemo.story import Beat, Item, Story, Teller
+from wsdemo.controls import Act, LiveCluster, carry_out, offers
+from wsdemo.ledger import ledger
+from wsdemo.page import module, page, style
+from wsdemo.story import Beat, Health, Item, Story, Teller
 from wsdemo.timeline import timeline
-from wsdemo.trace import HasTrace, Record, Source, Trace, TraceError, load_traces, traces
+from wsdemo.trace import Record, Source, Trace, TraceError, load_traces, traces
 
-__all__ = ["LiveCluster", "Stage"]
+__all__ = ["Stage"]
 
-MAX_BODY = 200  # characters that the stage's text field may send
 NOTHING = (
     "There is no run to show; give a cluster, its trace, the file of one, "
     "or what `await compare(...)` returned."
 )
-
-
-class _LivePlayer(Protocol):
-    async def send(self, body: str) -> str: ...
-    async def disconnect(self) -> None: ...
-    async def reconnect(self, server: str | None = None) -> None: ...
-
-
-@runtime_checkable
-class LiveCluster(HasTrace, Protocol):
-    """What the stage needs of a cluster in order to act on it."""
-
-    @property
-    def loop(self) -> asyncio.AbstractEventLoop | None:
-        """The event loop that everything of the cluster runs on."""
-
-    @property
-    def players(self) -> Mapping[str, object]:
-        """Its players, by name."""
-
-    @property
-    def servers(self) -> Mapping[str, object]:
-        """Its servers, by name."""
-
-    @property
-    def redis_cannot(self) -> str:
-        """Why its Redis cannot be stopped, started, frozen or thawed; empty if it can."""
-
-    def player(self, name: str) -> _LivePlayer:
-        """The player of that name. Raises `ValueError`."""
-
-    def on_renewal(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call back each time a new run, with a new trace, stands; the result ends that."""
-
-    async def settle(self) -> None:
-        """Return when nothing more can happen without a new action."""
-
-    async def join(self, *names: str) -> object:
-        """Let new players join, where the balancer puts them."""
-
-    async def add_server(self, name: str) -> object:
-        """Start one more server."""
-
-    async def kill_server(self, name: str) -> object:
-        """End a server as a crash does."""
-
-    async def restart_server(self, name: str) -> object:
-        """Start a server again that was killed."""
-
-    async def freeze_server(self, name: str) -> object:
-        """Let a server do nothing, as if its process were stopped."""
-
-    async def thaw_server(self, name: str) -> object:
-        """Let a frozen server go on."""
-
-    async def stop_redis(self) -> object:
-        """End Redis."""
-
-    async def start_redis(self) -> object:
-        """Start Redis again."""
-
-    async def freeze_redis(self) -> object:
-        """Let Redis do nothing."""
-
-    async def thaw_redis(self) -> object:
-        """Let a frozen Redis go on."""
-
-    async def change_broker(self, broker: str) -> object:
-        """Start everything anew, with another broker and the same players."""
-
+_CHANGE_WHAT_CAN_BE_DONE = frozenset(
+    ["join", "connect", "welcome", "disconnect", "leave", "start", "fault", "heal", "settle"]
+)
 
 _Asked = dict[str, Any]
-
-
-class _Act(msgspec.Struct, frozen=True):
-    """What a button of the browser's asks for."""
-
-    id: Annotated[int, Meta(ge=0, le=2**53)]
-    action: Annotated[str, Meta(max_length=40)]
-    part: Annotated[str, Meta(max_length=80)]
-    choice: Annotated[str, Meta(max_length=80)] | None = None
-    body: Annotated[str, Meta(max_length=100_000)] | None = None
 
 
 class _Run:
@@ -126,11 +47,14 @@ class _Run:
         self.trace = trace
         self._teller = Teller(trace)
         self.items: list[Item] = []
+        self.health: dict[str, str] = {}  # of each part that is or was not well
         for record in trace:
             self.feed(record)
 
     def feed(self, record: Record) -> None:
-        self.items += self._teller.feed(record)
+        new = self._teller.feed(record)
+        self.items += new
+        self.health |= {item.part: item.state for item in new if isinstance(item, Health)}
 
     @property
     def story(self) -> Story:
@@ -153,8 +77,8 @@ class Stage(anywidget.AnyWidget):
     for a file that cannot be read.
     """
 
-    _esm = ESM
-    _css = STYLE
+    _esm = module()
+    _css = style()
 
     runs = traitlets.List(traitlets.Dict()).tag(sync=True)
     live = traitlets.Bool(False).tag(sync=True)
@@ -168,7 +92,7 @@ class Stage(anywidget.AnyWidget):
     def __init__(self, source: Source | str | PathLike[str]) -> None:
         self._found, problem = _found(source)
         self._cluster = _live_cluster(source)
-        self._flush_is_due = False
+        self._flush_is_due = self._offers_are_due = False
         self._actions: set[asyncio.Task[None]] = set()
         self._tell()
         if self._cluster is None:
@@ -178,7 +102,7 @@ class Stage(anywidget.AnyWidget):
             live=self._cluster is not None,
             key=secrets.token_hex(8),
             problem=problem,
-            acts=self._acts(),
+            acts=self._offer(),
         )
         self.on_msg(self._on_message)
         if self._cluster is not None:
@@ -221,18 +145,19 @@ class Stage(anywidget.AnyWidget):
         self._tell()
         with self.hold_sync():  # a page gets both at once
             self.runs = [run.told() for run in self._told]
-            self.acts = self._acts()
+            self.acts = self._offer()
 
-    def _acts(self) -> dict[str, Any]:
-        """What a live stage's buttons can do besides what all can."""
+    def _offer(self) -> dict[str, Any]:
+        """What the buttons of a live stage can do now."""
         if self._cluster is None:
             return {}
-        cannot = self._cluster.redis_cannot
-        return {"brokers": dict(TITLES), "unable": {"redis": cannot} if cannot else {}}
+        found: dict[str, Any] = msgspec.to_builtins(offers(self._cluster, self._told[0].health))
+        return found
 
     def _on_record(self, record: Record) -> None:
         """Send what is new, gathered until the event loop comes round again."""
         self._told[0].feed(record)
+        self._offers_are_due |= record.kind in _CHANGE_WHAT_CAN_BE_DONE
         if not self._flush_is_due:
             self._flush_is_due = True
             asyncio.get_running_loop().call_soon(self._flush)
@@ -243,6 +168,9 @@ class Stage(anywidget.AnyWidget):
             if len(run.items) > self._unsent[n]:
                 self.send(run.more(n, self._unsent[n]))
                 self._unsent[n] = len(run.items)
+        if self._offers_are_due:
+            self._offers_are_due = False
+            self.acts = self._offer()
 
     def _on_message(self, _: Any, content: Any, buffers: Any) -> None:
         """From the browser. Some kernels call this on another thread than the cluster's."""
@@ -267,7 +195,7 @@ class Stage(anywidget.AnyWidget):
         if self._cluster is None or type(number) is not int:
             return
         try:
-            act = msgspec.convert(asked, _Act)
+            act = msgspec.convert(asked, Act)
             loop = asyncio.get_running_loop()
         except msgspec.ValidationError as error:
             self._fail(number, f"The stage cannot read this: {error}.")
@@ -278,16 +206,15 @@ class Stage(anywidget.AnyWidget):
             self._actions.add(action)
             action.add_done_callback(self._actions.discard)
 
-    async def _carry_out(self, cluster: LiveCluster, act: _Act) -> None:
+    async def _carry_out(self, cluster: LiveCluster, act: Act) -> None:
         try:
-            await _deed(cluster, act)(cluster, act)
-            text = _renewed(act) if act.action == "change-broker" else ""
-            if act.action != "freeze":  # what is frozen does not come to rest
-                text = await _settled(cluster) or text
+            text = await carry_out(cluster, act)
         except Exception as error:  # the outermost edge of a button: its error goes to the stage
             self._fail(act.id, str(error) or repr(error))
         else:
             self.send({"type": "done", "id": act.id, "text": text})
+        finally:
+            self.acts = self._offer()
 
     def _fail(self, number: int, text: str) -> None:
         self.send({"type": "failed", "id": number, "text": text})
@@ -377,85 +304,3 @@ def _called_in(
     except RuntimeError:
         return False
     return True
-
-
-# What its buttons do
-
-_Deed = Callable[[LiveCluster, _Act], Awaitable[object]]
-
-_DEEDS: dict[tuple[str, str], _Deed] = {
-    ("player", "send"): lambda cluster, act: cluster.player(act.part).send(_body(act)),
-    ("player", "disconnect"): lambda cluster, act: cluster.player(act.part).disconnect(),
-    ("player", "reconnect"): lambda cluster, act: cluster.player(act.part).reconnect(
-        act.choice or None
-    ),
-    ("server", "kill"): lambda cluster, act: cluster.kill_server(act.part),
-    ("server", "restart"): lambda cluster, act: cluster.restart_server(act.part),
-    ("server", "freeze"): lambda cluster, act: cluster.freeze_server(act.part),
-    ("server", "thaw"): lambda cluster, act: cluster.thaw_server(act.part),
-    ("redis", "stop"): lambda cluster, act: cluster.stop_redis(),
-    ("redis", "start"): lambda cluster, act: cluster.start_redis(),
-    ("redis", "freeze"): lambda cluster, act: cluster.freeze_redis(),
-    ("redis", "thaw"): lambda cluster, act: cluster.thaw_redis(),
-    ("cluster", "add-player"): lambda cluster, act: cluster.join(
-        _first_free((f"P{n}" for n in count(1)), cluster)
-    ),
-    ("cluster", "add-server"): lambda cluster, act: cluster.add_server(
-        _first_free(string.ascii_uppercase, cluster)
-    ),
-    ("cluster", "change-broker"): lambda cluster, act: cluster.change_broker(act.choice or ""),
-}
-
-
-def _deed(cluster: LiveCluster, act: _Act) -> _Deed:
-    """What a button asks for. Raises `ValueError` for what no button can ask for."""
-    kinds = list(_kinds(cluster, act.part))
-    for kind in kinds:
-        if (kind, act.action) in _DEEDS:
-            return _DEEDS[kind, act.action]
-    if not kinds:
-        parts = ", ".join([*cluster.players, *cluster.servers])
-        raise ValueError(f"unknown part {act.part!r}; there are: {parts}")
-    raise ValueError(f"the stage cannot do {act.action!r} with {act.part}")
-
-
-def _kinds(cluster: LiveCluster, part: str) -> Iterator[str]:
-    """What a name may stand for; a player may be called like the cluster as a whole."""
-    if part in cluster.players:
-        yield "player"
-    if part in cluster.servers:
-        yield "server"
-    if part in ("redis", "cluster"):
-        yield part
-
-
-def _body(act: _Act) -> str:
-    body = (act.body or "").strip()
-    if not body:
-        raise ValueError("there is nothing to say; write something first")
-    if len(body) > MAX_BODY:
-        raise ValueError(f"that is {len(body):,} characters; write at most {MAX_BODY}")
-    return body
-
-
-def _first_free(names: Iterable[str], cluster: LiveCluster) -> str:
-    taken: Collection[str] = {*cluster.players, *cluster.servers}
-    for name in names:
-        if name not in taken:
-            return name
-    raise ValueError("every letter from A to Z is taken")
-
-
-def _renewed(act: _Act) -> str:
-    title = TITLES.get(act.choice or "", f"With {act.choice}")
-    how = title[:1].lower() + title[1:]
-    return f"The cluster was started anew, {how}. Its players have joined again."
-
-
-async def _settled(cluster: LiveCluster) -> str:
-    """Wait for what an action brings about; what has not come to rest is said, and goes on."""
-    try:
-        await cluster.settle()
-    except TimeoutError as error:
-        return f"Done, but {error}."
-    return ""

@@ -1,0 +1,272 @@
+"""The controls of a live stage: what can be done to each part of a cluster now, and doing it."""
+
+from __future__ import annotations
+
+import asyncio
+import string
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
+from itertools import count
+from typing import Annotated, Any, Protocol, runtime_checkable
+
+import msgspec
+from msgspec import Meta
+
+from wsdemo.ledger import TITLES
+from wsdemo.trace import HasTrace
+
+__all__ = ["Act", "LiveCluster", "Offer", "carry_out", "offers"]
+
+MAX_BODY = 200  # characters that the stage's text field may send
+
+
+class LivePlayer(Protocol):
+    """What the controls need of a player."""
+
+    connected: bool
+    coming_back: bool
+    server: str | None
+    left: bool
+
+    async def send(self, body: str) -> str:
+        """Say something."""
+
+    async def disconnect(self) -> None:
+        """Close the connection and stay away."""
+
+    async def reconnect(self, server: str | None = None) -> None:
+        """Drop the connection, if there is one, and make another."""
+
+
+@runtime_checkable
+class LiveCluster(HasTrace, Protocol):
+    """What the controls need of a cluster in order to act on it."""
+
+    @property
+    def loop(self) -> asyncio.AbstractEventLoop | None:
+        """The event loop that everything of the cluster runs on."""
+
+    @property
+    def broker(self) -> str:
+        """What is between its servers."""
+
+    @property
+    def players(self) -> Mapping[str, LivePlayer]:
+        """Its players, by name."""
+
+    @property
+    def servers(self) -> Mapping[str, object]:
+        """Its servers, by name."""
+
+    @property
+    def redis_cannot(self) -> str:
+        """Why its Redis cannot be stopped, started, frozen or thawed; empty if it can."""
+
+    def player(self, name: str) -> LivePlayer:
+        """The player of that name. Raises `ValueError`."""
+
+    def on_renewal(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back each time a new run, with a new trace, stands; the result ends that."""
+
+    async def settle(self) -> None:
+        """Return when nothing more can happen without a new action."""
+
+    async def join(self, *names: str) -> object:
+        """Let new players join, where the balancer puts them."""
+
+    async def add_server(self, name: str) -> object:
+        """Start one more server."""
+
+    async def kill_server(self, name: str) -> object:
+        """End a server as a crash does."""
+
+    async def restart_server(self, name: str) -> object:
+        """Start a server again that was killed."""
+
+    async def freeze_server(self, name: str) -> object:
+        """Let a server do nothing, as if its process were stopped."""
+
+    async def thaw_server(self, name: str) -> object:
+        """Let a frozen server go on."""
+
+    async def stop_redis(self) -> object:
+        """End Redis."""
+
+    async def start_redis(self) -> object:
+        """Start Redis again."""
+
+    async def freeze_redis(self) -> object:
+        """Let Redis do nothing."""
+
+    async def thaw_redis(self) -> object:
+        """Let a frozen Redis go on."""
+
+    async def change_broker(self, broker: str) -> object:
+        """Start everything anew, with another broker and the same players."""
+
+
+# What can be done
+
+
+class Offer(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A button. `why` it cannot be pressed now, if it cannot."""
+
+    action: str
+    label: str
+    why: str = ""
+    choice: str = ""
+
+
+def offers(cluster: LiveCluster, health: Mapping[str, str]) -> dict[str, list[Offer]]:
+    """The buttons for each part, as "player P1", "server A", "redis redis", "cluster cluster".
+
+    `health` says which parts are "down" or "frozen"; whatever is not in it is up.
+    """
+    found = {
+        f"player {name}": list(_for_player(cluster, name, player, health))
+        for name, player in cluster.players.items()
+        if not player.left
+    }
+    for name in cluster.servers:
+        found[f"server {name}"] = _for_server(f"Server {name}", health.get(name, "up"))
+    if cluster.broker != "none":
+        found["redis redis"] = _for_redis(cluster.redis_cannot, health.get("redis", "up"))
+    found["cluster cluster"] = [
+        Offer("add-player", "Add a player"),
+        Offer("add-server", "Add a server"),
+        *(
+            Offer(
+                "change-broker",
+                f"Start anew {_in_a_sentence(title)}",
+                "That is how it runs now." if broker == cluster.broker else "",
+                broker,
+            )
+            for broker, title in TITLES.items()
+        ),
+    ]
+    return found
+
+
+def _for_player(
+    cluster: LiveCluster, name: str, player: LivePlayer, health: Mapping[str, str]
+) -> Iterable[Offer]:
+    away = f"{name} is away: reconnect it first." if not player.connected else ""
+    gone = "" if player.connected or player.coming_back else f"{name} is away already."
+    yield Offer("send", "Send", away)
+    yield Offer("disconnect", "Disconnect", gone)
+    for server in cluster.servers:
+        why = f"{name} is on {server} already." if player.server == server else ""
+        if health.get(server, "up") != "up":
+            why = f"Server {server} is {health[server]}."
+        yield Offer("reconnect", f"Reconnect to {server}", why, server)
+    yield Offer("reconnect", "Reconnect, the balancer’s choice")
+
+
+def _for_server(name: str, health: str) -> list[Offer]:
+    down = f"{name} is down already." if health == "down" else ""
+    return [
+        Offer("kill", "Kill", down),
+        Offer("restart", "Restart"),
+        Offer("freeze", "Freeze", down or (f"{name} is frozen already." if health != "up" else "")),
+        Offer("thaw", "Thaw", f"{name} is not frozen." if health != "frozen" else ""),
+    ]
+
+
+def _for_redis(cannot: str, health: str) -> list[Offer]:
+    """The same, unless it is not this cluster's to break."""
+    down = "Redis is down already." if health == "down" else ""
+    whys = {
+        ("stop", "Stop"): down,
+        ("start", "Start"): "" if down else "Redis runs already.",
+        ("freeze", "Freeze"): down or ("Redis is frozen already." if health != "up" else ""),
+        ("thaw", "Thaw"): "Redis is not frozen." if health != "frozen" else "",
+    }
+    return [Offer(action, label, cannot or why) for (action, label), why in whys.items()]
+
+
+# Doing it
+
+
+class Act(msgspec.Struct, frozen=True):
+    """What a button asks for: to do this to that part, as "player P1"."""
+
+    id: Annotated[int, Meta(ge=0, le=2**53)]
+    part: Annotated[str, Meta(max_length=80)]
+    action: Annotated[str, Meta(max_length=40)]
+    choice: Annotated[str, Meta(max_length=80)] = ""
+    body: Annotated[str, Meta(max_length=100_000)] = ""
+
+
+async def carry_out(cluster: LiveCluster, act: Act) -> str:
+    """Do it, and wait until it has had its effect. Returns what there is to say, if anything.
+
+    Raises `ValueError` for what no button asks for, and whatever the cluster itself raises.
+    """
+    kind, _, name = act.part.partition(" ")
+    if (kind, act.action) not in _DEEDS:
+        raise ValueError(f"the stage cannot do {act.action!r} to {act.part!r}")
+    await _DEEDS[kind, act.action](cluster, name, act)
+    text = _renewed(act.choice) if act.action == "change-broker" else ""
+    if act.action != "freeze":  # what is frozen does not come to rest
+        text = await _settled(cluster) or text
+    return text
+
+
+_Deed = Callable[[LiveCluster, str, Act], Awaitable[object]]
+
+_DEEDS: dict[tuple[str, str], _Deed] = {
+    ("player", "send"): lambda cluster, name, act: cluster.player(name).send(_body(act.body)),
+    ("player", "disconnect"): lambda cluster, name, act: cluster.player(name).disconnect(),
+    ("player", "reconnect"): lambda cluster, name, act: cluster.player(name).reconnect(
+        act.choice or None
+    ),
+    ("server", "kill"): lambda cluster, name, act: cluster.kill_server(name),
+    ("server", "restart"): lambda cluster, name, act: cluster.restart_server(name),
+    ("server", "freeze"): lambda cluster, name, act: cluster.freeze_server(name),
+    ("server", "thaw"): lambda cluster, name, act: cluster.thaw_server(name),
+    ("redis", "stop"): lambda cluster, name, act: cluster.stop_redis(),
+    ("redis", "start"): lambda cluster, name, act: cluster.start_redis(),
+    ("redis", "freeze"): lambda cluster, name, act: cluster.freeze_redis(),
+    ("redis", "thaw"): lambda cluster, name, act: cluster.thaw_redis(),
+    ("cluster", "add-player"): lambda cluster, name, act: cluster.join(
+        _first_free((f"P{n}" for n in count(1)), cluster)
+    ),
+    ("cluster", "add-server"): lambda cluster, name, act: cluster.add_server(
+        _first_free(string.ascii_uppercase, cluster)
+    ),
+    ("cluster", "change-broker"): lambda cluster, name, act: cluster.change_broker(act.choice),
+}
+
+
+def _body(text: str) -> str:
+    body = text.strip()
+    if not body:
+        raise ValueError("there is nothing to say; write something first")
+    if len(body) > MAX_BODY:
+        raise ValueError(f"that is {len(body):,} characters; write at most {MAX_BODY}")
+    return body
+
+
+def _first_free(names: Iterable[str], cluster: LiveCluster) -> str:
+    taken: Collection[str] = {*cluster.players, *cluster.servers}
+    for name in names:
+        if name not in taken:
+            return name
+    raise ValueError("every letter from A to Z is taken")
+
+
+def _renewed(broker: str) -> str:
+    how = _in_a_sentence(TITLES.get(broker, f"With {broker}"))
+    return f"The cluster was started anew, {how}. Its players have joined again."
+
+
+def _in_a_sentence(title: str) -> str:
+    return title[:1].lower() + title[1:]
+
+
+async def _settled(cluster: LiveCluster) -> str:
+    """Wait for what an action brings about; what has not come to rest is said, and goes on."""
+    try:
+        await cluster.settle()
+    except TimeoutError as error:
+        return f"Done, but {error}."
+    return ""
