@@ -114,8 +114,8 @@ def test_its_policy_lets_only_its_own_module_and_style_through(comparison: str) 
 def test_it_is_the_widgets_own_module_and_style(comparison: str) -> None:
     """What the page runs is what the widget runs, to the letter, and then `open()`."""
     parsed = Parsed(comparison)
-    assert parsed.texts["script"][0] == page.ESM.read_text("utf-8") + "\nopen();\n"
-    assert parsed.texts["style"][0].startswith(page.STYLE.read_text("utf-8"))
+    assert parsed.texts["script"][0] == page.module() + "\nopen();\n"
+    assert parsed.texts["style"][0].startswith(page.style())
 
 
 def test_what_is_told_comes_last(comparison: str) -> None:
@@ -212,11 +212,21 @@ def test_a_full_disk_is_an_error() -> None:
 
 @pytest.mark.parametrize("end", ["'</script>'", "`</SCRIPT`", "// <!-- <script>"])
 def test_a_module_that_would_end_the_page_is_refused(
-    end: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A module that holds the end of its own element is not put into a page."""
-    module = tmp_path / "module.js"
-    module.write_text(f"export const open = () => {end};")
-    monkeypatch.setattr(page, "ESM", module)
-    with pytest.raises(ValueError, match=r"module\.js cannot stand in a page"):
+    monkeypatch.setattr(page, "module", lambda: f"export const open = () => {end};")
+    with pytest.raises(ValueError, match="the script cannot stand in a page"):
         page.page({}, "Title")
+
+
+def test_the_module_is_film_and_stage_in_one() -> None:
+    """It imports nothing, has no comments, keeps every export, and is under 60 kB."""
+    text = page.module()
+    assert not re.search(r"^import ", text, re.M)
+    assert "/**" not in text
+    assert {"open", "mount", "Film", "worldAt"} <= set(
+        re.findall(r"^export (?:const|function|class) (\w+)", text, re.M)
+    )
+    assert text.rstrip().endswith("export default { render };")
+    assert len(text.encode()) < 60_000

@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import within
 from wsdemo import Cluster, Stage, compare, open_cluster, scenarios
-from wsdemo.stage import LiveCluster
+from wsdemo.controls import LiveCluster
 from wsdemo.story import tell
 from wsdemo.trace import SCHEMA_VERSION, Trace, save_traces
 
@@ -72,6 +72,8 @@ class Pretended:
     def __init__(self) -> None:
         self.trace = Trace(broker="pubsub", servers=["A", "B"], game="g")
         self.loop: asyncio.AbstractEventLoop | None = asyncio.get_running_loop()
+        self.broker = "pubsub"
+        self.connected, self.coming_back, self.left, self.server = True, False, False, "A"
         self.players = {"P1": self, "P3": self, "cluster": self}
         self.servers = {"A": self, "C": self}
         self.redis_cannot = "It is not ours."
@@ -148,9 +150,9 @@ async def test_a_replay_carries_the_story_of_each_run() -> None:
 async def test_the_reconnect_button_moves_the_real_player(browser: Browser) -> None:
     """What the button asks for happens on the sockets, and the browser is told each item of it."""
     p1 = cluster_of(browser).players["P1"]
-    assert (await browser.ask(action="reconnect", part="P1", choice="B"))["type"] == "done"
+    assert (await browser.ask(action="reconnect", part="player P1", choice="B"))["type"] == "done"
     assert p1.server == "B"
-    assert (await browser.ask(action="send", part="P2", body=" hide "))["type"] == "done"
+    assert (await browser.ask(action="send", part="player P2", body=" hide "))["type"] == "done"
     assert [event.body for event in p1.heard] == ["hide"]
     await asyncio.sleep(0)  # one turn of the loop, in which what is new is sent
     assert browser.items == msgspec.to_builtins(tell(cluster_of(browser).trace).items)
@@ -159,28 +161,38 @@ async def test_the_reconnect_button_moves_the_real_player(browser: Browser) -> N
 async def test_disconnect_and_the_balancer_s_choice(browser: Browser) -> None:
     """A player can be disconnected, and come back wherever the balancer puts it."""
     p1 = cluster_of(browser).players["P1"]
-    assert (await browser.ask(action="disconnect", part="P1"))["type"] == "done"
+    assert (await browser.ask(action="disconnect", part="player P1"))["type"] == "done"
     assert not p1.connected
-    assert (await browser.ask(action="reconnect", part="P1"))["type"] == "done"
+    assert (await browser.ask(action="reconnect", part="player P1"))["type"] == "done"
     assert p1.connected
 
 
 @pytest.mark.parametrize(
     ("asked", "says"),
     [
-        ({"action": "send", "part": "P9", "body": "x"}, "unknown part 'P9'; there are: P1, P2, A"),
-        ({"action": "reconnect", "part": "P1", "choice": "Z"}, "there are: A, B"),
-        ({"action": "send", "part": "P1", "body": "  "}, "write something first"),
-        ({"action": "send", "part": "P1", "body": 7}, "cannot read this: Expected `str | null`"),
-        ({"action": "send", "part": "P1"}, "write something first"),
-        ({"action": "send", "part": "P1", "body": "x" * 201}, "201 characters; write at most 200"),
-        ({"action": "send", "part": "P1", "body": "x" * 10**6}, "cannot read this: Expected"),
-        ({"action": "explode", "part": "P1"}, "cannot do 'explode' with P1"),
-        ({"action": "send", "part": "A", "body": "x"}, "cannot do 'send' with A"),
-        ({"action": "add-player", "part": "redis"}, "cannot do 'add-player' with redis"),
+        (
+            {"action": "send", "part": "player P9", "body": "x"},
+            "unknown player 'P9'; there are: P1, P2",
+        ),
+        ({"action": "kill", "part": "server Z"}, "unknown server 'Z'; there are: A, B"),
+        ({"action": "reconnect", "part": "player P1", "choice": "Z"}, "there are: A, B"),
+        ({"action": "send", "part": "player P1", "body": "  "}, "write something first"),
+        ({"action": "send", "part": "player P1", "body": 7}, "cannot read this: Expected `str`"),
+        ({"action": "send", "part": "player P1"}, "write something first"),
+        (
+            {"action": "send", "part": "player P1", "body": "x" * 201},
+            "201 characters; write at most 200",
+        ),
+        (
+            {"action": "send", "part": "player P1", "body": "x" * 10**6},
+            "cannot read this: Expected",
+        ),
+        ({"action": "explode", "part": "player P1"}, "cannot do 'explode' to 'player P1'"),
+        ({"action": "send", "part": "server A", "body": "x"}, "cannot do 'send' to 'server A'"),
+        ({"action": "add-player", "part": "redis redis"}, "cannot do 'add-player' to 'redis"),
         ({"action": "send", "part": "P" * 100}, "cannot read this: Expected"),
-        ({"action": ["send"], "part": "P1"}, "cannot read this: Expected"),
-        ({"part": "P1"}, "cannot read this: Object missing required field `action`"),
+        ({"action": ["send"], "part": "player P1"}, "cannot read this: Expected"),
+        ({"part": "player P1"}, "cannot read this: Object missing required field `action`"),
     ],
 )
 async def test_what_cannot_be_done_is_said_in_words(
@@ -194,8 +206,8 @@ async def test_what_cannot_be_done_is_said_in_words(
 
 async def test_sending_while_disconnected_says_what_to_do(browser: Browser) -> None:
     """The error of the player itself reaches the stage."""
-    await browser.ask(action="disconnect", part="P1")
-    answer = await browser.ask(action="send", part="P1", body="hello?")
+    await browser.ask(action="disconnect", part="player P1")
+    answer = await browser.ask(action="send", part="player P1", body="hello?")
     assert "reconnect()` first" in answer["text"]
 
 
@@ -203,17 +215,17 @@ async def test_the_buttons_break_and_heal_real_parts(browser: Browser) -> None:
     """A server that is killed loses its players to another, and can come back; others are added."""
     cluster = cluster_of(browser)
     for action, part in [("kill", "A"), ("restart", "A"), ("freeze", "B"), ("thaw", "B")]:
-        assert (await browser.ask(action=action, part=part))["type"] == "done"
+        assert (await browser.ask(action=action, part=f"server {part}"))["type"] == "done"
         if action == "kill":
             assert [player.server for player in cluster.players.values()] == ["B", "B"]
-    again = await browser.ask(action="thaw", part="B")
+    again = await browser.ask(action="thaw", part="server B")
     assert again["type"] == "failed"
     assert "Server B is up, not frozen" in again["text"]
-    assert (await browser.ask(action="add-server", part="cluster"))["type"] == "done"
-    assert (await browser.ask(action="add-player", part="cluster"))["type"] == "done"
+    assert (await browser.ask(action="add-server", part="cluster cluster"))["type"] == "done"
+    assert (await browser.ask(action="add-player", part="cluster cluster"))["type"] == "done"
     assert list(cluster.servers) == ["A", "B", "C"]
     assert list(cluster.players) == ["P1", "P2", "P3"]
-    refused = await browser.ask(action="stop", part="redis")
+    refused = await browser.ask(action="stop", part="redis redis")
     assert (refused["type"], refused["text"]) == ("failed", cluster.redis_cannot)
     await asyncio.sleep(0)
     assert browser.items == msgspec.to_builtins(tell(cluster.trace).items)
@@ -224,20 +236,20 @@ async def test_the_buttons_break_and_heal_real_parts(browser: Browser) -> None:
 
 async def test_the_button_for_another_broker_begins_a_new_run(browser: Browser) -> None:
     """The stage shows the new run from its beginning, and its buttons go on working."""
-    answer = await browser.ask(action="change-broker", part="cluster", choice="none")
+    answer = await browser.ask(action="change-broker", part="cluster cluster", choice="none")
     assert answer["text"].startswith("The cluster was started anew, without a broker.")
     (run,) = browser.stage.runs
     assert run["title"] == "Without a broker"
-    assert "redis" in browser.stage.acts["unable"]
+    assert "redis redis" not in browser.stage.acts
     browser.items = list(run["items"])
-    assert (await browser.ask(action="send", part="P1", body="jump"))["type"] == "done"
+    assert (await browser.ask(action="send", part="player P1", body="jump"))["type"] == "done"
     await asyncio.sleep(0)
     assert browser.items[-1]["type"] == "outcome"
 
 
 async def test_a_new_view_asks_for_the_rest(browser: Browser) -> None:
     """A view that is opened later gets what the first message did not hold."""
-    await browser.ask(action="send", part="P2", body="jump")
+    await browser.ask(action="send", part="player P2", body="jump")
     await asyncio.sleep(0)
     sent: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
     browser.stage.send = sent.put_nowait
@@ -262,22 +274,22 @@ async def test_nonsense_from_the_browser_is_passed_over(browser: Browser, conten
 
 
 BUTTONS = [
-    ("P1", "send", "hi", "send hi"),
-    ("P1", "disconnect", None, "disconnect"),
-    ("P1", "reconnect", "A", "reconnect A"),
-    ("P1", "reconnect", None, "reconnect None"),
-    ("A", "kill", None, "kill_server A"),
-    ("A", "restart", None, "restart_server A"),
-    ("A", "freeze", None, "freeze_server A"),
-    ("A", "thaw", None, "thaw_server A"),
-    ("redis", "stop", None, "stop_redis"),
-    ("redis", "start", None, "start_redis"),
-    ("redis", "freeze", None, "freeze_redis"),
-    ("redis", "thaw", None, "thaw_redis"),
-    ("cluster", "add-player", None, "join P2"),
-    ("cluster", "add-server", None, "add_server B"),
-    ("cluster", "change-broker", "none", "change_broker none"),
-    ("cluster", "send", "a player of that name", "send a player of that name"),
+    ("player P1", "send", "hi", "send hi"),
+    ("player P1", "disconnect", None, "disconnect"),
+    ("player P1", "reconnect", "A", "reconnect A"),
+    ("player P1", "reconnect", None, "reconnect None"),
+    ("server A", "kill", None, "kill_server A"),
+    ("server A", "restart", None, "restart_server A"),
+    ("server A", "freeze", None, "freeze_server A"),
+    ("server A", "thaw", None, "thaw_server A"),
+    ("redis redis", "stop", None, "stop_redis"),
+    ("redis redis", "start", None, "start_redis"),
+    ("redis redis", "freeze", None, "freeze_redis"),
+    ("redis redis", "thaw", None, "thaw_redis"),
+    ("cluster cluster", "add-player", None, "join P2"),
+    ("cluster cluster", "add-server", None, "add_server B"),
+    ("cluster cluster", "change-broker", "none", "change_broker none"),
+    ("player cluster", "send", "a player of that name", "send a player of that name"),
 ]
 
 
@@ -298,7 +310,7 @@ async def test_each_button_does_one_thing(
 )
 async def test_a_new_start_says_what_it_is(pretended: Browser, broker: str, how: str) -> None:
     """Who changes the broker is told that everything is new, and that the players are back."""
-    answer = await pretended.ask(action="change-broker", part="cluster", choice=broker)
+    answer = await pretended.ask(action="change-broker", part="cluster cluster", choice=broker)
     sentence = f"The cluster was started anew, {how}. Its players have joined again."
     assert answer == {"type": "done", "id": 1, "text": sentence}
 
@@ -306,7 +318,7 @@ async def test_a_new_start_says_what_it_is(pretended: Browser, broker: str, how:
 async def test_what_a_button_did_and_what_has_not_come_to_rest(pretended: Browser) -> None:
     """Something that was done is not called a failure because it is still having its effect."""
     pretended.cluster.unsettled = TimeoutError("after 5 s still under way: P1 waits")
-    answer = await pretended.ask(action="disconnect", part="P1")
+    answer = await pretended.ask(action="disconnect", part="player P1")
     assert answer["type"] == "done"
     assert answer["text"] == "Done, but after 5 s still under way: P1 waits."
 
@@ -317,7 +329,7 @@ async def test_what_a_button_did_and_what_has_not_come_to_rest(pretended: Browse
 async def test_any_error_becomes_words(pretended: Browser, error: Exception, says: str) -> None:
     """What goes wrong in a button is said on the stage, whatever it is."""
     pretended.cluster.error = error
-    answer = await pretended.ask(action="stop", part="redis")
+    answer = await pretended.ask(action="stop", part="redis redis")
     assert answer["type"] == "failed"
     assert says in answer["text"]
 
@@ -325,20 +337,42 @@ async def test_any_error_becomes_words(pretended: Browser, error: Exception, say
 async def test_a_full_alphabet_has_no_more_servers(pretended: Browser) -> None:
     """Servers are called A to Z."""
     pretended.cluster.servers = dict.fromkeys("ABCDEFGHIJKLMNOPQRSTUVWXYZ", pretended.cluster)
-    answer = await pretended.ask(action="add-server", part="cluster")
+    answer = await pretended.ask(action="add-server", part="cluster cluster")
     assert answer["text"] == "every letter from A to Z is taken"
 
 
-async def test_a_live_stage_says_what_its_buttons_can_do(pretended: Browser) -> None:
-    """It names the brokers there are, and why Redis cannot be touched, if it cannot."""
-    acts = {"none": "Without a broker", "pubsub": "With Redis Pub/Sub"}
-    stage = pretended.stage
-    assert stage.live
-    assert stage.acts["brokers"].items() >= acts.items()
-    assert stage.acts["unable"] == {"redis": "It is not ours."}
-    pretended.cluster.redis_cannot = ""
-    pretended.renew()
-    assert stage.acts["unable"] == {}
+async def test_a_live_stage_offers_what_can_be_done_and_says_why_not(browser: Browser) -> None:
+    """What cannot be done now is offered with the reason, and what is so changes with the run."""
+
+    def why(part: str, action: str, choice: str = "") -> str:
+        (found,) = [
+            offer.get("why", "")
+            for offer in browser.stage.acts[part]
+            if offer["action"] == action and offer.get("choice", "") == choice
+        ]
+        return str(found)
+
+    assert why("player P1", "send") == ""
+    assert why("player P1", "reconnect", "A") == "P1 is on A already."
+    assert why("redis redis", "stop").endswith("""redis="embedded")`.""")
+    assert why("cluster cluster", "change-broker", "pubsub") == "That is how it runs now."
+    cluster = cluster_of(browser)
+    await cluster.players["P1"].disconnect()
+    await cluster.freeze_server("B")
+    await cluster.settle()
+    await asyncio.sleep(0)  # one turn of the loop, in which what is new is sent
+    assert why("player P1", "send") == "P1 is away: reconnect it first."
+    assert why("player P1", "disconnect") == "P1 is away already."
+    assert why("player P1", "reconnect", "A") == ""
+    assert why("player P1", "reconnect", "B") == "Server B is frozen."
+    assert why("server B", "freeze") == "Server B is frozen already."
+    assert why("server A", "thaw") == "Server A is not frozen."
+    await cluster.thaw_server("B")
+    await cluster.kill_server("B")
+    await cluster.settle()
+    await asyncio.sleep(0)
+    assert why("server B", "kill") == "Server B is down already."
+    assert why("server B", "restart") == ""
 
 
 async def test_after_a_new_start_the_new_run_is_shown(pretended: Browser) -> None:
@@ -377,7 +411,9 @@ async def test_a_cluster_whose_loop_has_ended_can_still_be_looked_at(
         sent: list[dict[str, Any]] = []
         monkeypatch.setattr(stage, "send", sent.append)
         stage._on_message(None, {"type": "rest", "have": [0]}, [])
-        stage._on_message(None, {"type": "act", "id": 3, "action": "stop", "part": "redis"}, [])
+        stage._on_message(
+            None, {"type": "act", "id": 3, "action": "stop", "part": "redis redis"}, []
+        )
         return sent
 
     cluster = Pretended()

@@ -6,7 +6,7 @@ import asyncio
 import string
 from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from itertools import count
-from typing import Annotated, Any, Protocol, runtime_checkable
+from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Meta

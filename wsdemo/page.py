@@ -23,8 +23,8 @@ _PAGE_STYLE = """
 body { box-sizing: border-box; margin: 0 auto; padding: 1rem; max-width: 1600px; }
 """
 
-# The sentence stands until the stage starts. The module comes before what it reads, so that in a
-# file that was cut short it is whole, more often than not, and can say what is wrong.
+# The sentence stands until the stage starts, before all that a file may be cut short in. The module
+# comes before what it reads, so that it is whole, more often than not, and can say what is wrong.
 _PAGE = """<!doctype html>
 <html lang="en">
 <head>
@@ -32,10 +32,10 @@ _PAGE = """<!doctype html>
 <meta http-equiv="Content-Security-Policy" content="{policy}">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <title>{title}</title>
-<style>{style}</style>
 </head>
 <body>
 <div id="stage"><p>{sentence}</p></div>
+<style>{style}</style>
 <script type="module">{module}</script>
 <script type="application/json" id="told">{told}</script>
 </body>

@@ -89,7 +89,10 @@ class Hop(_Item, frozen=True):
 
 
 class Loss(_Item, frozen=True):
-    """A message set out from `source` and never got to `target`, so these players missed it."""
+    """A message set out from `source` and never got to `target`, so these players missed it.
+
+    `why` is what stands beside it in a picture.
+    """
 
     s0: float
     s1: float
@@ -98,6 +101,7 @@ class Loss(_Item, frozen=True):
     target: str
     players: list[str]
     cause: str
+    why: str
 
 
 class Place(_Item, frozen=True):
@@ -476,7 +480,7 @@ class Teller:
             s0 = self._set_out(missed[0], source, target)
             self._end = max(self._end, s0 + 1)
             players = [fate.player for fate in missed]
-            yield Loss(s0, s0 + 1, event, source, target, players, cause)
+            yield Loss(s0, s0 + 1, event, source, target, players, cause, _why(cause, target))
             for player in players:
                 yield Outcome(s0 + 1, event, player, "missed", cause)
 
@@ -522,6 +526,20 @@ class Teller:
         if at == len(falls) or (unpublished and falls[at][0] > fate.n):
             return 0.0
         return falls[at][1]
+
+
+def _why(cause: str, target: str) -> str:
+    """A cause in the few words that a picture has room for."""
+    match cause:
+        case "no broker between servers":
+            return f"no way to {target}"
+        case "server not subscribed":
+            return f"{target} is not subscribed"
+        case "player away" | "player too slow":
+            return f"{target} is {cause.removeprefix('player ')}"
+        case "redis down":
+            return "Redis is down"
+    return cause
 
 
 def _ms(start: Record | None, end: Record) -> float | None:

@@ -1,4 +1,4 @@
-"""How fast the stage draws, in headless Chromium: `python tests/benchmarks/stage.py` prints a table.
+"""How fast the stage draws, in headless Chromium: prints a table.
 
 Time is that of the stage's own script, in milliseconds, unless a line says otherwise. Machines
 differ and are shared, so nothing here passes or fails; the figures stand beside the wanted ones.
@@ -73,7 +73,9 @@ GROW = """async ([run, more, end]) => {
   for (let n = 0; n < 200; n += 1) {
     const items = more.map((item) => ({...item, event: `${item.event} again ${n}`}));
     const shift = film.end - end;
-    for (const item of items) for (const key of ["s", "s0", "s1"]) if (key in item) item[key] += shift;
+    for (const item of items) {
+      for (const key of ["s", "s0", "s1"]) if (key in item) item[key] += shift;
+    }
     const start = performance.now();
     view.add({run: 0, from: film.had, items, end: film.end + 1});
     view._tick(performance.now());

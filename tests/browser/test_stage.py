@@ -1,4 +1,4 @@
-"""The stage in a real browser: its controls, its keys, what it reads out, and what it leaves behind.
+"""The stage in a real browser: its controls, its keys, what it says, and what it leaves behind.
 
 Most tests open a page that a real run was saved to, from disk and without a network.
 """
@@ -174,7 +174,10 @@ async def test_keys_act_only_while_the_stage_has_the_focus(offline: Page, saved:
 async def test_the_buttons(offline: Page, saved: Path) -> None:
     """Start, step, end, a beat by its caption, and the scrubber; what cannot act says why."""
     stage = await opened(offline, saved)
-    button = lambda name: stage.get_by_role("button", name=name)  # noqa: E731
+
+    def button(name: str) -> Locator:
+        return stage.get_by_role("button", name=name)
+
     assert await button("Start").get_attribute("aria-description") == "This is the beginning."
     await button("Step forward").click()
     await button("Step forward").click()
@@ -245,11 +248,13 @@ async def test_strips_line_up_and_mark_what_differs(offline: Page, saved: Path) 
     assert xs[0] == xs[1]
     missed = left.locator("[data-outcome=missed] title")
     texts = await missed.all_text_contents()
-    assert texts == [f"“{w}” from P{n}: missed, no broker between servers" for w, n in (("hide", 2), ("fire", 3))]
+    assert texts == [
+        f"“{w}” from P{n}: missed, no broker between servers" for w, n in (("hide", 2), ("fire", 3))
+    ]
 
 
 async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, saved: Path) -> None:
-    """At 1920×1080 nothing is smaller than 24 pixels nor out of the screen, with 1, 2 or 3 panes."""
+    """At 1920×1080 nothing is smaller than 24 pixels nor out of the screen, with 1 or 2 panes."""
     page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
     stage = await opened(page, saved)
     await stage.focus()
@@ -315,7 +320,7 @@ async def test_where_motion_is_not_wanted_nothing_moves_by_itself(
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_violation_of_wcag(chromium: Browser, saved: Path, scheme: Any) -> None:
-    """axe-core finds nothing of WCAG 2.2 A and AA, at rest, on the way, and with all panels open."""
+    """axe-core finds nothing of WCAG 2.2 A and AA, at rest, on the way, and with all open."""
     # The page's own policy would keep axe-core out; everything else is as saved.
     context = await chromium.new_context(color_scheme=scheme, bypass_csp=True)
     page = await context.new_page()
@@ -367,7 +372,8 @@ TWO_VIEWS = """async ([runs]) => {
   const model = {
     get: (name) => ({runs, live: false, key: "", problem: "", acts: {}})[name],
     on: (name, callback) => listeners.set(name, [...(listeners.get(name) ?? []), callback]),
-    off: (name, callback) => listeners.set(name, listeners.get(name).filter((one) => one !== callback)),
+    off: (name, callback) =>
+      listeners.set(name, listeners.get(name).filter((one) => one !== callback)),
     send() {},
   };
   const ends = ["a", "b"].map((id) => widget.render({model, el: document.getElementById(id)}));
@@ -381,7 +387,8 @@ TWO_VIEWS = """async ([runs]) => {
   ends.forEach((end) => end());
   const asked = window.asked;
   await new Promise((done) => setTimeout(done, 200));
-  return {at, listening, left: heard(), frames: window.asked - asked, stages: document.querySelectorAll(".wsdemo-stage").length};
+  const stages = document.querySelectorAll(".wsdemo-stage").length;
+  return {at, listening, left: heard(), frames: window.asked - asked, stages};
 }"""
 
 
@@ -392,7 +399,8 @@ async def test_two_views_of_one_model_play_on_their_own_and_leave_nothing(page: 
     await page.goto("about:blank")
     script = module().replace("export default", "window.widget =") + "\nwindow.ready = true;"
     await page.set_content(
-        f"<style>{style()}</style><div id=a></div><div id=b></div><script type=module>{script}</script>"
+        f"<style>{style()}</style><div id=a></div><div id=b></div>"
+        f"<script type=module>{script}</script>"
     )
     await page.wait_for_function("window.ready")
     found = await page.evaluate(TWO_VIEWS, [stage.runs])
