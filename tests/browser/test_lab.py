@@ -55,7 +55,7 @@ async def test_lesson_04_in_jupyterlab(page: Page, lab: Lab) -> None:
 
     assert lab.ask_kernel("p1.server") == "'A'"
     await live.scroll_into_view_if_needed()
-    await live.get_by_label("Player").select_option("P1")
+    await live.get_by_label("Act on", exact=True).select_option("player P1")
     await live.get_by_role("button", name="Reconnect to B").click()
     p1 = live.locator("[data-player='P1']")
     await expect(p1).to_have_attribute("data-state", "connected", timeout=30_000)

@@ -138,7 +138,7 @@ function paneOf(film) {
     if (!same) drawStill();
     drawLight(lit);
     drawLosses();
-    drawTokens();
+    drawTokens(lit);
     for (const layer of [lights, trails, words]) layer.sweep();
   }
 
@@ -322,7 +322,8 @@ function paneOf(film) {
     });
   }
 
-  function drawTokens() {
+  /** @param {string} lit an event whose words would stand where its latencies do */
+  function drawTokens(lit) {
     const few = world.tokens.length < FEW;
     /** @type {{hop: Hop, at: Point}[]} */
     const placed = [];
@@ -333,7 +334,7 @@ function paneOf(film) {
       const kept = moving.get(hop) ?? newToken(hop, few);
       kept.move.setTranslate(at.x, at.y);
       kept.round = round;
-      if (few) placed.push({ hop, at });
+      if (few && hop.event !== lit) placed.push({ hop, at });
     }
     for (const [hop, kept] of moving) {
       if (kept.round === round) continue;
@@ -874,7 +875,7 @@ class Stage {
     const happened = films.some(({ had }) => had > 0);
     this.caption.textContent = shorten(unusable || caption || (happened ? "The run so far" : nothing), unusable ? 400 : 160);
     this.progress.textContent = films[0]?.beats.length ? `beat ${at + 1} of ${alignment.beats.length}` : "";
-    this.notes.textContent = notes || "There are no notes for this beat.";
+    this.notes.textContent = shorten(notes, 2000) || "There are no notes for this beat.";
     root.classList.toggle("unusable", unusable !== "");
     if (unusable) return;
     const focused = /** @type {Document | ShadowRoot} */ (root.getRootNode()).activeElement;
