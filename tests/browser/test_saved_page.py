@@ -321,6 +321,7 @@ async def test_where_motion_is_not_wanted_nothing_moves_by_itself(
     await context.close()
 
 
+@pytest.mark.skipif(not AXE.exists(), reason="needs axe-core, which `make dev` installs")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_violation_of_wcag(chromium: Browser, saved: Path, scheme: Any) -> None:
     """axe-core finds nothing of WCAG 2.2 A and AA, at rest, on the way, and with all open."""
