@@ -391,8 +391,11 @@ class TestEmbedded:
 
 
 _PARENT = """
-import asyncio, sys
+import asyncio, signal, sys
 from wsdemo.redis_backend import EmbeddedRedis
+
+# A job in the background of a shell is started deaf to interrupts; a kernel is not.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 async def main():
     redis = EmbeddedRedis()
