@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from types import SimpleNamespace
 from typing import Any
 
 import psutil
 import pytest
+import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager, start_new_kernel
+from jupyter_client.session import Session
 
 from tests.conftest import PATIENCE
+from wsdemo.notebook import hear_while_awaiting
 
 STARTING = 60.0  # seconds that a kernel may take
 
@@ -242,3 +246,48 @@ def test_a_restart_leaves_no_redis(own_kernel: Notebook, how: str) -> None:
     notebook.run("from wsdemo import open_cluster" + STATE)
     notebook.run(OPEN, "cell-1")
     notebook.run('await cluster.join("P1"); await cluster.stop()')
+
+
+# Messages while a cell awaits, in a kernel that would keep them
+
+
+class OldKernel:
+    """As much of ipykernel 6 as has to do with messages: a queue that a cell holds up."""
+
+    def __init__(self) -> None:
+        self.session = Session(key=b"key")
+        self.shell_stream = self
+        self.comm_manager = self
+        self.msg_queue: list[Any] = []
+        self.heard: list[str] = []
+
+    def on_recv(self, callback: Callable[[Any], None], copy: bool) -> None:
+        self.receive = callback
+
+    def schedule_dispatch(self, dispatch: object, frames: Any) -> None:
+        self.msg_queue.append(frames)
+
+    def dispatch_shell(self) -> None: ...
+
+    def comm_msg(self, stream: object, identities: Any, message: dict[str, Any]) -> None:
+        self.heard.append(message["content"]["comm_id"])
+
+    def send(self, kind: str, **content: Any) -> None:
+        """A message from the front end, as it comes from the wire."""
+        message = self.session.msg(kind, content)
+        frames = self.session.serialize(message, ident=b"browser")
+        self.receive([zmq.Frame(frame) for frame in frames])
+
+
+def test_an_old_kernel_lets_a_live_stage_s_messages_through(monkeypatch: Any) -> None:
+    """They are heard at once, while all others wait their turn, and no longer once it is closed."""
+    kernel = OldKernel()
+    monkeypatch.setattr("wsdemo.notebook._shell", lambda: SimpleNamespace(kernel=kernel))
+    hear_no_more = hear_while_awaiting("ours")
+    kernel.send("execute_request", code="1")
+    kernel.send("comm_msg", comm_id="another's", data={})
+    kernel.send("comm_msg", comm_id="ours", data={})
+    assert (kernel.heard, len(kernel.msg_queue)) == (["ours"], 2)
+    hear_no_more()
+    kernel.send("comm_msg", comm_id="ours", data={})
+    assert (kernel.heard, len(kernel.msg_queue)) == (["ours"], 3)

@@ -22,6 +22,7 @@ import traitlets
 
 from wsdemo.controls import Act, LiveCluster, carry_out, offers
 from wsdemo.ledger import ledger
+from wsdemo.notebook import hear_while_awaiting
 from wsdemo.page import module, page, style
 from wsdemo.story import Beat, Health, Item, Story, Teller
 from wsdemo.timeline import timeline
@@ -88,6 +89,7 @@ class Stage(anywidget.AnyWidget):
 
     _unwatch_trace: Callable[[], None] | None = None
     _unwatch_renewal: Callable[[], None] | None = None
+    _hear_no_more: Callable[[], None] | None = None
 
     def __init__(self, source: Source | str | PathLike[str]) -> None:
         self._found, problem = _found(source)
@@ -107,6 +109,7 @@ class Stage(anywidget.AnyWidget):
         self.on_msg(self._on_message)
         if self._cluster is not None:
             self._unwatch_renewal = self._cluster.on_renewal(self._renew)
+            self._hear_no_more = hear_while_awaiting(self.model_id or "")
 
     def save_html(self, path: str | PathLike[str]) -> None:
         """Write the stage, as a replay of what has happened so far, into one HTML page.
@@ -123,9 +126,9 @@ class Stage(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Take the stage out of the page; the cluster goes on."""
-        for unwatch in (self._unwatch_trace, self._unwatch_renewal):
-            if unwatch:
-                unwatch()
+        for end in (self._unwatch_trace, self._unwatch_renewal, self._hear_no_more):
+            if end:
+                end()
         self._unwatch_trace = self._unwatch_renewal = None
         super().close()
 

@@ -69,7 +69,7 @@ async def test_every_control_of_a_live_stage(page: Page, lab: Lab) -> None:
     await page.get_by_text("Run All Cells", exact=True).click()
     stage = page.locator(".wsdemo-stage")
     await expect(stage).to_have_count(1, timeout=60_000)
-    await page.get_by_text("Python 3 (ipykernel) | Busy").wait_for(timeout=60_000)
+    await expect(page.get_by_text("[*]:", exact=True)).to_have_count(1, timeout=60_000)
     await stage.scroll_into_view_if_needed()
     controls = Controls(stage)
     ARTEFACTS.mkdir(exist_ok=True)

@@ -564,6 +564,7 @@ function controlsOf() {
 
 const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
+const PATIENCE_MS = 4000; // until it is said that an action has not been answered
 const PANE_MIN = 350; // pixels under which panes are stacked
 const ZOOM = 2; // of the picture, in full screen
 
@@ -627,6 +628,7 @@ class Stage {
   frame = 0;
   width = 0;
   actions = 0;
+  patience = 0;
   key = "";
   /** What there is instead of a picture. */
   unusable = "";
@@ -721,8 +723,9 @@ class Stage {
   answer({ type, id, text }) {
     if (id !== this.busy?.id) return;
     this.busy = null;
-    if (type === "failed") this._complain(text);
-    else this.voice.textContent = text;
+    clearTimeout(this.patience);
+    this._complain(type === "failed" ? text : "");
+    if (type === "done") this.voice.textContent = text;
     this._drawControls();
   }
 
@@ -740,6 +743,7 @@ class Stage {
     this.send({ type: "act", id, part, action, ...(choice && { choice }), ...(action === "send" && { body: body.value }) });
     if (action === "send") body.value = "";
     this._complain("");
+    this.patience = setTimeout(() => this._complain("The kernel has not answered yet: it is busy with a cell, or gone."), PATIENCE_MS);
     this._drawControls();
     this.follow();
   }
@@ -1122,6 +1126,7 @@ class Stage {
 
   destroy() {
     this._halt();
+    clearTimeout(this.patience);
     this.resized.disconnect();
     this.seen.disconnect();
     this.root.remove();
