@@ -254,12 +254,15 @@ async def test_strips_line_up_and_mark_what_differs(offline: Page, saved: Path) 
     ]
 
 
-async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, saved: Path) -> None:
-    """At 1920×1080 nothing is smaller than 24 pixels nor out of the screen, with 1 or 2 panes."""
+async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, tmp_path: Path) -> None:
+    """At 1920×1080 nothing is smaller than 24 pixels nor out of the screen, with 1 to 3 panes."""
+    runs = await compare(scenarios.p1_moves_to_b, redis="fake")
     page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
-    stage = await opened(page, saved)
-    await stage.focus()
-    for shown in ("2", "1"):
+    for shown in (3, 2, 1):
+        some = [runs["none"], runs["pubsub"], runs["pubsub"]][:shown]
+        Stage({str(n): run for n, run in enumerate(some)}).save_html(tmp_path / "full.html")
+        stage = await opened(page, tmp_path / "full.html")
+        await stage.focus()
         await page.keyboard.press("End")
         await page.keyboard.press("f")
         await expect(stage).to_have_class("wsdemo-stage wide full")
@@ -277,7 +280,6 @@ async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, save
         await keep(page, f"full_{shown}")
         await page.keyboard.press("f")
         await expect(stage).to_have_class("wsdemo-stage wide")
-        await page.keyboard.press("c")
     await page.close()
 
 
