@@ -190,7 +190,7 @@ class Stage(anywidget.AnyWidget):
         counts = have if isinstance(have, list) else []
         for n, (run, start) in enumerate(zip(self._told, counts, strict=False)):
             if type(start) is int and 0 <= start < len(run.items):
-                self.send(run.more(n, start))
+                self.send({**run.more(n, start), "rest": True})
 
     def _act(self, asked: _Asked) -> None:
         """A button was pressed."""

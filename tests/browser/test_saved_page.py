@@ -283,6 +283,24 @@ async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, tmp_
     await page.close()
 
 
+async def test_where_full_screen_is_refused_the_stage_fills_the_page(
+    offline: Page, saved: Path
+) -> None:
+    """It lies over all else, says nothing in the console, and Escape leaves it."""
+    await offline.add_init_script(
+        "Object.defineProperty(document, 'fullscreenEnabled', { value: false });"
+    )
+    stage = await opened(offline, saved)
+    await stage.focus()
+    await offline.keyboard.press("f")
+    assert await stage.bounding_box() == {"x": 0, "y": 0, "width": 1200, "height": 1000}
+    await keep(offline, "fills_the_page")
+    await offline.keyboard.press("Escape")
+    await expect(stage).to_have_class("wsdemo-stage")
+    await offline.keyboard.press("End")  # the focus is still there
+    assert await playhead(stage) == 4
+
+
 async def test_the_position_survives_a_reload(offline: Page, saved: Path) -> None:
     """A page that is loaded again shows the same moment."""
     stage = await opened(offline, saved)

@@ -24,7 +24,7 @@
  * @typedef {{action: string, choice?: string, label: string, why: string}} Act `why`: it cannot be done now
  * @typedef {{runs: Run[], live: boolean, key: string, problem: string, acts: Record<string, Act[]>}} Traits
  *   `acts`: what can be done, by part, as in “server A”
- * @typedef {{type: "more", run: number, from: number, items: Item[], end: number}} More
+ * @typedef {{type: "more", run: number, from: number, items: Item[], end: number, rest?: boolean}} More
  * @typedef {{type: "done" | "failed", id: number, text: string}} Answer
  * @typedef {{type: "rest", have: number[]} | {type: "act", id: number, part: string, action: string, choice?: string, body?: string}} ToPython
  * @typedef {{get(name: string): any, send(message: ToPython): void, on(name: string, callback: (message: any) => void): void,

@@ -232,7 +232,7 @@ function paneOf(film) {
     const more = holds.length - shown.length;
     if (!up) parts.write(`${key} state`, "ill", x + 13, y + 54, state);
     else if (more) parts.write(`${key} more`, "kind", x + 13 + shown.length * 17, y + 54, `+${more}`);
-    if (!long && width > 80) parts.write(`${key} kind`, "kind", x + 36, y + 28, "server");
+    if (!long && width > 88) parts.write(`${key} kind`, "kind", x + 36, y + 28, "server");
     if (up) shown.forEach((player, at) => mark(parts, `${key} ${player}`, "mark", player, { x: x + 20 + at * 17, y: y + 50 }, 6.5));
     if (plan.broker.none) return;
     const d = dataOf(pathOf(brokerLink(plan, { x, y, width, height })));
@@ -566,7 +566,7 @@ const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
 const PATIENCE_MS = 4000; // until it is said that an action has not been answered
 const PANE_MIN = 350; // pixels under which panes are stacked
-const ZOOM = 2; // of the picture, in full screen
+const FULL_HEIGHT = 540; // pixels of the screen for which the picture is as large as elsewhere
 
 /** What a key does, and how that is told. @type {[string, string, string][]} */
 const KEYS = [
@@ -646,8 +646,7 @@ class Stage {
   controls = controlsOf();
   transport = transportOf();
   voice = html("p", { class: "voice", role: "status", "aria-live": "polite" });
-  // JupyterLab's shortcuts stay out of an element with the last attribute.
-  root = html("div", { class: "wsdemo-stage", tabindex: 0, role: "group", "aria-label": "Stage", "data-lm-suppress-shortcuts": "true" },
+  root = html("div", { class: "wsdemo-stage", tabindex: 0, role: "group", "aria-label": "Stage" },
     html("header", {}, this.caption, this.progress),
     this.problem, this.places, this.notes, this.inspector, this.controls.element, this.transport.element, this.keys, this.voice);
   still = matchMedia("(prefers-reduced-motion: reduce)");
@@ -687,14 +686,14 @@ class Stage {
   /** Finds room for everything in all runs, so that the panes line up. */
   _plan() {
     const rooms = new Map(this.films.flatMap((film) => [...film.rooms]).sort(([, a], [, b]) => a - b));
-    const width = this.width / (this.full ? ZOOM : 1);
+    const width = this.width / (this.full ? Math.max(1, innerHeight / FULL_HEIGHT) : 1);
     this.cast = castOf(this.films);
     this.layouts = this.films.map(({ servers, broker }) => layout({ servers, broker, rooms, width }));
     this.worlds = [];
   }
 
   /** Takes what has been added to a run. @param {More} more */
-  add({ run, from, items, end }) {
+  add({ run, from, items, end, rest }) {
     const film = this.films[run];
     if (!film) return;
     if (from > film.had) {
@@ -705,7 +704,9 @@ class Stage {
     film.append(items.slice(film.had - from), end);
     this.alignment.extend();
     this._plan();
-    if (this.following && !this.moving) this.follow();
+    // What happened before this view was there is not news.
+    if (this.following && rest) this._end();
+    else if (this.following && !this.moving) this.follow();
     else this._wake();
   }
 
@@ -960,10 +961,13 @@ class Stage {
   }
 
   _close() {
-    if (!this.looking) return void (this.keys.hidden = this.notes.hidden = true);
-    this.looking = null;
-    this.root.focus();
-    this.draw();
+    const { keys, notes, root } = this;
+    if (this.looking) {
+      this.looking = null;
+      root.focus();
+      this.draw();
+    } else if (!keys.hidden || !notes.hidden) keys.hidden = notes.hidden = true;
+    else if (this.full) this._toggleFull();
   }
 
   /** Shows what went wrong, in words. @param {string} problem */
@@ -1095,26 +1099,30 @@ class Stage {
   }
 
   async _toggleFull() {
-    const full = !this.full;
-    if (!full && this.root.matches(":fullscreen")) await document.exitFullscreen();
-    // Where the page may not fill the screen, the stage at least fills the page.
-    if (full) await this.root.requestFullscreen?.().catch(() => {});
-    this._fill(full);
+    const { root, full } = this;
+    if (full && root.matches(":fullscreen")) await document.exitFullscreen();
+    if (!full && document.fullscreenEnabled) await root.requestFullscreen().catch(() => {});
+    this._fill(!full);
   }
 
   /** @param {boolean} full */
   _fill(full) {
     this.full = full;
     this.root.classList.toggle("full", full);
+    // Where the page may not fill the screen, the stage at least lies over all of the page.
+    const over = full && !this.root.matches(":fullscreen");
+    set(this.root, "popover", over ? "manual" : null);
+    if (over) this.root.showPopover?.();
     this.width = 0;
     this._measure();
   }
 
   /** @param {KeyboardEvent} event */
   _key(event) {
-    event.stopPropagation();
     const { key, target } = event;
     if (event.altKey || event.ctrlKey || event.metaKey || !(target instanceof Element)) return;
+    // All others would be the notebook's: `d` twice deletes a cell.
+    event.stopPropagation();
     // Fields need all keys for themselves, buttons the space bar.
     if (target.matches("input[type=text], select") || (key === " " && target.matches("button"))) return;
     const action = KEYS.find(([one]) => one === key || one === key.toLowerCase())?.[1];
