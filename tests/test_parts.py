@@ -25,6 +25,7 @@ from tests.conftest import (
     within,
 )
 from wsdemo import Cluster, ledger, open_cluster
+from wsdemo import player as player_module
 from wsdemo.brokers import pubsub as pubsub_module
 from wsdemo.parts import MAX_SERVERS
 from wsdemo.player import NotConnected, Player
@@ -420,6 +421,71 @@ class TestAServerThatIsFrozen:
         assert cluster.trace.ended
 
 
+class TestLeaving:
+    """A player that has left is owed nothing, whether its server could say so or not."""
+
+    async def test_while_the_server_dies(self) -> None:
+        """Whatever the server still got of the goodbye."""
+        for turns in range(12):
+            async with open_cluster(broker="none") as cluster:
+                [p1] = await cluster.join("P1", server="B")
+                [p2] = await cluster.join("P2", server="A")
+                leaving = asyncio.create_task(p1.leave())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await cluster.kill_server("B")
+                await asyncio.wait([leaving])
+                await p2.send("x")
+                await settled(cluster)
+                assert p1.left == (ledger(cluster).players == ["P2"]), f"after {turns} turns"
+
+    async def test_a_server_that_is_frozen(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The player does not wait for it for ever; nor does settle."""
+        monkeypatch.setattr(player_module, "JOIN_TIMEOUT", 0.2)
+        async with open_cluster(broker="none") as cluster:
+            [p1] = await cluster.join("P1", server="B")
+            [p2] = await cluster.join("P2", server="A")
+            await cluster.freeze_server("B")
+            leaving = asyncio.create_task(p1.leave())
+            await eventually(lambda: p1.left)
+            await cluster.settle()
+            await within(leaving)
+            await p2.send("x")
+            await settled(cluster)
+            assert ledger(cluster).players == ["P2"]
+            await cluster.thaw_server("B")
+            await settled(cluster)
+            [p1] = await cluster.join("P1", server="B")
+            await p2.send("y")
+            await settled(cluster)
+            assert ledger(cluster).missed_by("P1") == [("P2-2", "no broker between servers")]
+
+    async def test_interrupted(self) -> None:
+        """It has left, with no connection, or it has not."""
+        turns, how = 0, ""
+        while how != "finished before":
+            async with open_cluster(broker="none") as cluster:
+                p1, p2 = await cluster.join("P1", "P2", server="A")
+                how = await cancelled_after(turns, p1.leave)
+                assert p1.left != p1.connected, f"after {turns} turns"
+                await p2.send("x")
+                await settled(cluster)
+                await cluster.change_broker("pubsub")
+            turns = more(turns)
+
+    async def test_and_settling(self) -> None:
+        """What a player said before it left is waited for."""
+        async with open_cluster(broker="none") as cluster:
+            p1, p2 = await cluster.join("P1", "P2", server="A")
+            for n in range(5):
+                await p1.send(f"{n}")
+            leaving = asyncio.create_task(p1.leave())
+            await eventually(lambda: p1.left)
+            await settled(cluster)
+            assert len(p2.heard) == 5
+            await within(leaving)
+
+
 class TestRedis:
     @pytest.mark.parametrize(
         ("options", "words"),
@@ -603,6 +669,62 @@ class TestAnotherBroker:
         assert bodies(p2.heard) == ["x"]
         assert {embedded.server_state(name) for name in "AB"} == {"up"}
         assert embedded.redis_state == "up"
+
+    async def test_while_a_player_reconnects(self) -> None:
+        """Whoever wants to reconnect meanwhile is told to wait, and the new start does not fail."""
+        refused = 0
+        for turns in range(0, 60, 3):
+            async with open_cluster(broker="pubsub", redis="fake") as cluster:
+                p1, p2 = await cluster.join("P1", "P2", server="A")
+                changing = asyncio.create_task(cluster.change_broker("none"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                try:
+                    await p1.reconnect(server="B")
+                except NotConnected as error:
+                    refused += "wait for `change_broker` to return" in str(error)
+                await within(changing)
+                await p2.send("x")
+                await settled(cluster)
+        assert refused
+
+    async def test_while_a_cell_waits_for_settle(self) -> None:
+        """The settle returns, and nobody is bothered with errors that are nobody's."""
+        for turns in range(0, 30, 2):
+            async with open_cluster(broker="pubsub", redis="fake") as cluster:
+                await cluster.join("P1", "P2", server="A")
+                settling = asyncio.create_task(cluster.settle())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                await cluster.change_broker("none")
+                await within(settling)
+
+    async def test_while_a_player_leaves(self) -> None:
+        """It has left, and is not in the new run."""
+        async with open_cluster(broker="none") as cluster:
+            p1, p2 = await cluster.join("P1", "P2", server="A")
+            await cluster.freeze_server("A")
+            leaving = asyncio.create_task(p1.leave())
+            await eventually(lambda: p1.left)
+            await cluster.change_broker("pubsub")
+            await within(leaving)
+            assert (p1.left, p1.connected, p2.connected) == (True, False, True)
+
+    async def test_while_players_join_one_by_one(self) -> None:
+        """Whoever is part of the new run is so from its beginning: the trace has all of them."""
+        turns, done = 0, False
+        while not done:
+            async with open_cluster(broker="none") as cluster:
+                joining = asyncio.create_task(cluster.join("P1", "P2", "P3"))
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                done = joining.done()
+                await within(cluster.change_broker("pubsub"))
+                await asyncio.wait([joining])
+                joining.exception()
+                for player in cluster.players.values():
+                    assert cluster.trace.select("connect", at=player.name), f"after {turns} turns"
+            turns = more(turns)
 
     async def test_there_is_not(self) -> None:
         """An unknown one lists what there is, and nothing has happened."""

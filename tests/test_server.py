@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
+from types import FrameType
 from typing import Any
 
 import pytest
@@ -590,6 +591,38 @@ class TestTheBroker:
             assert all(heard == everything[0] for heard in everything)
 
 
+async def test_who_gives_up_while_the_server_subscribes_does_not_join() -> None:
+    """By the time the broker has answered, it may be a player of another server's."""
+    trace, broker = Trace(), _BrokerThatIsAsked()
+    async with game_server(broker=broker, trace=trace) as server, dial(server.url) as client:
+        await client.say("join", game="g", player="P1")
+        await broker.asked.wait()
+        client.slam()
+        await eventually(lambda: not getattr(server, "_sockets"))  # noqa: B009
+        broker.answer.set()
+        await eventually(lambda: not server.calls)
+        assert (server.players("g"), trace.select("join", "disconnect")) == ([], [])
+
+
+async def test_a_connection_costs_hardly_more_than_the_librarys(server: GameServer) -> None:
+    """One more call for each frame, and no larger dictionary."""
+    calls: list[str] = []
+
+    def count(frame: FrameType, event: str, _: object) -> None:
+        if event == "call":
+            calls.append(frame.f_code.co_qualname)
+
+    async with dial(server.url) as client:
+        await client.join("P1")
+        [connection] = getattr(server, "_sockets")  # noqa: B009
+        assert not vars(connection).keys() & {"_gate", "_sockets", "_unread"}
+        sys.setprofile(count)
+        server.relay("g", b'{"type":"event","id":"1","player":"P2","body":"x"}')
+        sys.setprofile(None)
+        ours = [call for call in calls if call.startswith(("Connection.send_data", "Gate"))]
+        assert ours == 2 * ["Connection.send_data"]  # ours and the library's
+
+
 class TestFrozen:
     async def test_nothing_is_answered_until_it_is_thawed(
         self, server: GameServer, p1: Client, p2: Client
@@ -808,6 +841,18 @@ class _SlowBroker(LocalBroker):
     async def subscribe(self, game: str) -> None:
         for _ in range(50):
             await asyncio.sleep(0)
+
+
+class _BrokerThatIsAsked(LocalBroker):
+    """Subscribes once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def subscribe(self, game: str) -> None:
+        self.asked.set()
+        await self.answer.wait()
 
 
 class _BrokerThatIsDown(Broker):

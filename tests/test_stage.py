@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from tests.conftest import within
+from tests.conftest import dial, within
 from wsdemo import Cluster, Stage, compare, open_cluster, scenarios
 from wsdemo.controls import LiveCluster
 from wsdemo.story import tell
@@ -334,11 +334,24 @@ async def test_any_error_becomes_words(pretended: Browser, error: Exception, say
     assert says in answer["text"]
 
 
+async def test_what_is_added_takes_nobodys_name(browser: Browser) -> None:
+    """Not a stranger's, nor the one that a press just before has taken."""
+    cluster = cluster_of(browser)
+    async with dial(cluster.url) as one, dial(cluster.url) as other:
+        await one.join("P3")
+        await other.join("C")
+        for kind in ("player", "server"):
+            asked = [browser.ask(action=f"add-{kind}", part="cluster cluster") for _ in range(2)]
+            assert {answer["type"] for answer in await asyncio.gather(*asked)} == {"done"}
+    assert list(cluster.players) == ["P1", "P2", "P4", "P5"]
+    assert list(cluster.servers) == ["A", "B", "D", "E"]
+
+
 async def test_a_full_alphabet_has_no_more_servers(pretended: Browser) -> None:
     """Servers are called A to Z."""
     pretended.cluster.servers = dict.fromkeys("ABCDEFGHIJKLMNOPQRSTUVWXYZ", pretended.cluster)
     answer = await pretended.ask(action="add-server", part="cluster cluster")
-    assert answer["text"] == "every letter from A to Z is taken"
+    assert answer["text"] == "every name is taken, up to Z"
 
 
 async def test_a_live_stage_offers_what_can_be_done_and_says_why_not(browser: Browser) -> None:

@@ -64,6 +64,11 @@ class Barrier:
             if player.coming_back
         )
         await self._all(
+            self._wait(f"{player.name} is leaving", player.parted)
+            for player in self._players
+            if player.left and not self._is_held_up(player)
+        )
+        await self._all(
             self._wait(
                 f"an old connection of {player.name} is still open", partial(self._be_one, player)
             )
@@ -76,7 +81,9 @@ class Barrier:
         through_players = [
             self._wait(f"{player.name} has no answer from server {player.server}", player.sync)
             for player in self._players
-            if (player.connected or player.coming_back) and not self._is_held_up(player)
+            if not player.left
+            and (player.connected or player.coming_back)
+            and not self._is_held_up(player)
         ]
         through_servers = [  # for clients that are none of ours
             self._wait(f"server {server.name} has no answer from its broker", server.sync)

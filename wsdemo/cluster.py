@@ -313,14 +313,15 @@ class Cluster:
         self._state = "changing"
         places = {p: p.server for p in self.players.values() if p.connected or p.coming_back}
         try:
-            await self._end_this_run(Player.disconnect)
+            await self._end_this_run(Player.pause)
             self._parts = self._new_parts(list(self.servers), broker, port=self.balancer.port)
             self._record_step(f"The cluster starts anew, {_in_a_sentence(TITLES[broker])}")
             await self._parts.start()
             for player in self.players.values():
                 player.renew(self.trace)
             for player, server in places.items():
-                if player in self.players.values():  # not so if its first join was under way
+                # It is gone if it was just about to leave, or in the middle of its first join.
+                if player in self.players.values() and not player.left:
                     await player.connect(server)
         except Exception as error:
             self._state = "stopped"
@@ -339,6 +340,7 @@ class Cluster:
         self.trace.append("step", "scenario", caption=caption, **more)
 
     async def _join(self, name: str, server: str | None) -> Player:
+        self._require_running()  # a change may have begun since the player before
         before = self.players.get(name)
         player = Player(
             name,

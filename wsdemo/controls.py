@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import string
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
-from itertools import count
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from typing import Annotated, Protocol, runtime_checkable
 
 import msgspec
@@ -227,11 +226,11 @@ _DEEDS: dict[tuple[str, str], _Deed] = {
     ("redis", "start"): lambda cluster, name, act: cluster.start_redis(),
     ("redis", "freeze"): lambda cluster, name, act: cluster.freeze_redis(),
     ("redis", "thaw"): lambda cluster, name, act: cluster.thaw_redis(),
-    ("cluster", "add-player"): lambda cluster, name, act: cluster.join(
-        _first_free((f"P{n}" for n in count(1)), cluster)
+    ("cluster", "add-player"): lambda cluster, name, act: _add(
+        cluster.join, (f"P{n}" for n in range(1, 1000)), cluster
     ),
-    ("cluster", "add-server"): lambda cluster, name, act: cluster.add_server(
-        _first_free(string.ascii_uppercase, cluster)
+    ("cluster", "add-server"): lambda cluster, name, act: _add(
+        cluster.add_server, string.ascii_uppercase, cluster
     ),
     ("cluster", "change-broker"): lambda cluster, name, act: cluster.change_broker(act.choice),
 }
@@ -246,12 +245,19 @@ def _body(text: str) -> str:
     return body
 
 
-def _first_free(names: Iterable[str], cluster: LiveCluster) -> str:
-    taken: Collection[str] = {*cluster.players, *cluster.servers}
+async def _add(
+    add: Callable[[str], Awaitable[object]], names: Iterable[str], cluster: LiveCluster
+) -> None:
+    """Add one under the first name that is free."""
     for name in names:
-        if name not in taken:
-            return name
-    raise ValueError("every letter from A to Z is taken")
+        if name in cluster.players or name in cluster.servers:
+            continue
+        try:
+            await add(name)
+        except ValueError:  # a client that is none of ours has it, or somebody was quicker
+            continue
+        return
+    raise ValueError(f"every name is taken, up to {name}")
 
 
 def _renewed(broker: str) -> str:

@@ -91,7 +91,8 @@ class FateFinder:
                 self._where[record.peer] = record.at
                 self._too_slow.discard(record.peer)
             case "leave":
-                self._where.pop(record.peer, None)
+                self._where.pop(record.peer, None)  # its server says so ...
+                self._where.pop(record.at, None)  # ... or, if that cannot, the player itself
             case "disconnect" if self._where.get(record.peer) == record.at:
                 self._where[record.peer] = None
             case "fault" if record.data.get("reason") == "too slow":

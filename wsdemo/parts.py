@@ -21,14 +21,9 @@ __all__ = ["PART_NAMES", "Parts", "check_known"]
 PART_NAMES = ("balancer", "redis", "scenario")
 MAX_SERVERS = 26
 
-_NO_REDIS = "There is no Redis in this cluster."
-
 
 class Parts(Lifetime):
-    """The parts of one run, wired to each other, and the trace that they write.
-
-    `reserved_names` is looked at whenever a player joins, so it may grow.
-    """
+    """The parts of one run, wired to each other, and the trace that they write."""
 
     def __init__(
         self,
@@ -48,7 +43,7 @@ class Parts(Lifetime):
         self.servers: dict[str, GameServer] = {}
         self.changes = Changes()  # of what runs
         self._first = list(servers)
-        self._taken = {*PART_NAMES, *servers}
+        self._taken = {*PART_NAMES, *servers}  # names that no player may have; it grows
         self._origins = origins
         self._may_join = may_join
         self._running = AsyncExitStack()
@@ -198,7 +193,7 @@ class Parts(Lifetime):
     @property
     def redis_cannot(self) -> str:
         """Why Redis can be neither stopped nor frozen; empty if it can."""
-        return self.redis.cannot if self.redis else _NO_REDIS
+        return self.redis.cannot if self.redis else "There is no Redis in this cluster."
 
     async def stop_redis(self) -> None:
         """End it, and with it all it knows."""

@@ -8,7 +8,6 @@ import logging
 import random
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -95,10 +94,11 @@ class Player:
         self._trace = trace
         self.events_said = events_before
         self._sync_numbers = itertools.count(1)
-        self._syncs: dict[str, asyncio.Future[None]] = {}
+        self._syncs: dict[str, asyncio.Future[Exception | None]] = {}  # what came of each
         self._socket: ClientConnection | None = None
         self._welcomed = asyncio.Event()
         self.left = False
+        self._paused = False
         self._stopped = False
         self._known = False  # whether a server has ever welcomed it
         self._life: asyncio.Task[None] | None = None
@@ -145,16 +145,27 @@ class Player:
     async def leave(self) -> None:
         """Leave the game for good. On return nothing that is said is for this player any more."""
         async with self._moving:
-            socket = self._require_connection("leave")
+            socket, server = self._require_connection("leave"), self.server or ""
             await self._say(Leave())
             self.left = True
-            with suppress(TimeoutError):
+            try:
                 async with asyncio.timeout(JOIN_TIMEOUT):
                     await socket.wait_closed()  # by the server, once it has taken the player out
-            await self._disconnect()
+            except TimeoutError:
+                pass
+            finally:
+                if socket.close_code != Close.DONE:
+                    self._record("leave", server)  # the server, frozen or dead, cannot say so
+                await self._disconnect()
+
+    async def pause(self) -> None:
+        """Disconnect because the run is over, and stay away until `renew`, whoever calls."""
+        self._paused = True
+        await self.disconnect()
 
     def renew(self, trace: Trace | None) -> None:
         """Be as at the beginning, for another run: nothing heard, nothing said. Not connected."""
+        self._paused = False
         self._trace = trace
         self.heard = []
         self.errors.clear()
@@ -223,9 +234,16 @@ class Player:
         answered = self._syncs[number] = asyncio.get_running_loop().create_future()
         try:
             await self._say(Sync(number))
-            await answered
+            error = await answered
         finally:
             del self._syncs[number]
+        if error:
+            raise error
+
+    async def parted(self) -> None:
+        """Return once the connection of a player that has left is closed."""
+        if self._life:
+            await asyncio.wait({self._life})
 
     async def welcomed(self) -> None:
         """Return once connected. Raises what made the attempts end, if they have ended."""
@@ -318,12 +336,8 @@ class Player:
 
     def _settle_sync(self, number: str, error: Exception | None) -> None:
         answered = self._syncs.get(number)
-        if answered is None or answered.done():
-            return
-        if error:
-            answered.set_exception(error)
-        else:
-            answered.set_result(None)
+        if answered and not answered.done():
+            answered.set_result(error)
 
     async def _say(self, message: FromClient) -> None:
         await self._transmit(type(message).__name__.lower(), encode(message))
@@ -350,6 +364,10 @@ class Player:
         if self._stopped:
             raise RuntimeError(
                 f"{self.name}'s cluster is stopped; open another with `await open_cluster()`"
+            )
+        if self._paused:
+            raise NotConnected(
+                f"{self.name}'s cluster is starting anew; wait for `change_broker` to return"
             )
         if self.left:
             raise RuntimeError(

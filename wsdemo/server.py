@@ -332,6 +332,8 @@ class GameServer(Lifetime):
             return
         finally:
             game.arriving.discard(join.player)
+        if visit.connection.state is not State.OPEN:
+            return  # it gave up waiting, and may be on another server by now
         game.players[join.player] = visit.connection
         visit.joined = True
         self._record("join", join.player, game=join.game)

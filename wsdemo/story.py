@@ -449,7 +449,8 @@ class Teller:
                 since = max(self._connecting.get(record.at, now), self._beat)
                 return s, [self._put(record.at, record.peer, since, s)]
             case "leave":
-                return now, [Left(now, record.peer)]
+                player = record.at if record.at in self._reporting else record.peer
+                return now, [Left(now, player)]
             case "disconnect" if record.peer == "redis":
                 up = record.at in self._linked
                 return now, [self._link(now, record.at, up=False)] if up else []

@@ -42,7 +42,7 @@ Kind = Literal[
     "join",  # server <- player: registered, events reach it from here on
     "welcome",  # player <- server
     "disconnect",  # player or server: the other end is gone
-    "leave",  # server <- player: it left the game and is owed nothing more
+    "leave",  # server <- player: it left and is owed nothing more; the player's, if no server's
     # one event's way; store, ack, replay and duplicate belong to brokers that keep events
     "send",  # player -> server, with data["body"]; data["frame"] is the text on the wire
     "receive",  # server <- player, with data["body"] and data["frame"]
