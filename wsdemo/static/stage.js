@@ -686,7 +686,8 @@ class Stage {
   /** Finds room for everything in all runs, so that the panes line up. */
   _plan() {
     const rooms = new Map(this.films.flatMap((film) => [...film.rooms]).sort(([, a], [, b]) => a - b));
-    const width = this.width / (this.full ? Math.max(1, innerHeight / FULL_HEIGHT) : 1);
+    const zoom = this.full && innerWidth > innerHeight ? Math.max(1, innerHeight / FULL_HEIGHT) : 1;
+    const width = this.width / zoom;
     this.cast = castOf(this.films);
     this.layouts = this.films.map(({ servers, broker }) => layout({ servers, broker, rooms, width }));
     this.worlds = [];
