@@ -33,6 +33,10 @@ from wsdemo.redis_backend import RedisBackend, redis_backend
 from wsdemo.server import GameServer
 from wsdemo.trace import Record, Trace
 
+# A broker, and a Redis for it to use.
+RUNS = [("none", "fake"), ("pubsub", "fake"), ("pubsub", "embedded")]
+every_run = pytest.mark.parametrize(("broker", "redis"), RUNS)
+
 PATIENCE = 5.0 * float(os.environ.get("WSDEMO_TEST_PATIENCE", "1"))  # seconds
 
 _T = TypeVar("_T")

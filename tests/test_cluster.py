@@ -16,6 +16,7 @@ from tests.conftest import (
     children,
     dial,
     eventually,
+    every_run,
     listeners,
     more,
     recorded,
@@ -26,9 +27,6 @@ from wsdemo import Cluster, ledger, open_cluster
 from wsdemo.player import Player
 from wsdemo.redis_backend import EmbeddedRedis
 from wsdemo.trace import Kind
-
-RUNS = [("none", "fake"), ("pubsub", "fake"), ("pubsub", "embedded")]
-every_run = pytest.mark.parametrize(("broker", "redis"), RUNS)
 
 
 class TestWhatALearnerTypes:

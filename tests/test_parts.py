@@ -18,6 +18,7 @@ from tests.conftest import (
     children,
     dial,
     eventually,
+    every_run,
     listeners,
     more,
     recorded,
@@ -31,9 +32,6 @@ from wsdemo.parts import MAX_SERVERS
 from wsdemo.player import NotConnected, Player
 from wsdemo.redis_backend import EmbeddedRedis, RedisUnavailable
 from wsdemo.trace import Record, Trace
-
-RUNS = [("none", "fake"), ("pubsub", "fake"), ("pubsub", "embedded")]
-every_run = pytest.mark.parametrize(("broker", "redis"), RUNS)
 
 
 @pytest.fixture

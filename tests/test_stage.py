@@ -311,7 +311,7 @@ async def test_each_button_does_one_thing(
 async def test_a_new_start_says_what_it_is(pretended: Browser, broker: str, how: str) -> None:
     """Who changes the broker is told that everything is new, and that the players are back."""
     answer = await pretended.ask(action="change-broker", part="cluster cluster", choice=broker)
-    sentence = f"The cluster was started anew, {how}. Its players have joined again."
+    sentence = f"The cluster was started anew, {how}. Whoever was connected has joined again."
     assert answer == {"type": "done", "id": 1, "text": sentence}
 
 

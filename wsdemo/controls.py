@@ -262,7 +262,7 @@ async def _add(
 
 def _renewed(broker: str) -> str:
     how = _in_a_sentence(TITLES.get(broker, f"With {broker}"))
-    return f"The cluster was started anew, {how}. Its players have joined again."
+    return f"The cluster was started anew, {how}. Whoever was connected has joined again."
 
 
 def _in_a_sentence(title: str) -> str:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import secrets
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
 from os import PathLike
@@ -48,6 +49,7 @@ class _Run:
         self.trace = trace
         self._teller = Teller(trace)
         self.items: list[Item] = []
+        self.title = self.story.title
         self.health: dict[str, str] = {}  # of each part that is or was not well
         for record in trace:
             self.feed(record)
@@ -63,7 +65,7 @@ class _Run:
 
     def told(self) -> dict[str, Any]:
         told: dict[str, Any] = msgspec.to_builtins(self.story)
-        return told
+        return {**told, "title": self.title}
 
     def more(self, run: int, start: int) -> dict[str, Any]:
         items = msgspec.to_builtins(self.items[start:])
@@ -121,7 +123,7 @@ class Stage(anywidget.AnyWidget):
             "key": self.key,
             "problem": self.problem,
         }
-        titles = " · ".join(run.story.title for run in self._told)
+        titles = " · ".join(run.title for run in self._told)
         _write(Path(path), page(told, _shortened(f"{titles or 'No run'} – wsdemo", 200)))
 
     def close(self) -> None:
@@ -135,6 +137,10 @@ class Stage(anywidget.AnyWidget):
     def _tell(self) -> None:
         """Tell the traces from their beginning, and a live one from now on."""
         self._told = [_Run(trace) for trace in self._found.values()]
+        titles = Counter(run.title for run in self._told)
+        for name, run in zip(self._found, self._told, strict=True):
+            if titles[run.title] > 1:  # two runs of one broker go by the names they were given
+                run.title = f"{run.title} ({name})"
         self._unsent = [len(run.items) for run in self._told]
         if self._unwatch_trace:
             self._unwatch_trace()

@@ -40,7 +40,8 @@ __all__ = [
 ]
 
 HEADWAY = 0.4  # hops between two messages that follow each other on one link
-DWELL = 1.0  # hops that a player is seen to be away before it connects again
+DWELL = 1.0  # hops that a player is seen to be away, or a part to be ill, before it comes back
+PARTING = 0.8  # hops for which whoever goes is seen to go
 BREATH = 0.5  # hops between a caption and the first thing that happens
 LAST_WORDS = 0.1  # hops for which a part outlives what has just left it
 LONGEST_FRAME = 2000  # characters of a frame that are told
@@ -224,6 +225,7 @@ class Teller:
         self._last: dict[tuple[str, str], float] = {}  # link -> when the last message set out on it
         self._falls: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)  # record, time
         self._back: defaultdict[str, float] = defaultdict(float)  # part -> since when
+        self._ill: dict[str, float] = {}  # part -> since when
         self._added: set[str] = set()  # servers
         self._linked: dict[str, str] = {}  # server that is subscribed -> channel
         self._channel = ""
@@ -411,9 +413,11 @@ class Teller:
         if state is None or record.peer:
             return now, []
         if state == "up":
-            self._back[part] = now
-        elif state == "down" or part == "redis":  # what a frozen server has, it only holds up
-            self._falls[part].append((record.n, now))
+            now = self._back[part] = max(now, self._ill.get(part, -DWELL) + DWELL)
+        else:
+            self._ill[part] = now
+            if state == "down" or part == "redis":  # what a frozen server has, it only holds up
+                self._falls[part].append((record.n, now))
         if record.kind == "start":
             self._added.add(part)
         items: list[Item] = [Health(now, part, state)]
@@ -422,6 +426,7 @@ class Teller:
         if state == "down":
             held = [player for player, server in self._place.items() if server == part]
             items += [self._put(player, "", now, now) for player in held]
+            now += PARTING
         return now, items
 
     def _tell_place(self, record: Record) -> tuple[float, list[Item]]:
@@ -450,7 +455,7 @@ class Teller:
                 return s, [self._put(record.at, record.peer, since, s)]
             case "leave":
                 player = record.at if record.at in self._reporting else record.peer
-                return now, [Left(now, player)]
+                return now + PARTING, [Left(now, player)]
             case "disconnect" if record.peer == "redis":
                 up = record.at in self._linked
                 return now, [self._link(now, record.at, up=False)] if up else []
@@ -459,7 +464,7 @@ class Teller:
                 player, server = (record.at, record.peer) if reported else (record.peer, record.at)
                 known = reported or player not in self._reporting
                 if known and self._place.get(player) == server:
-                    return now, [self._put(player, "", now, now)]
+                    return now + PARTING, [self._put(player, "", now, now)]
         return now, []
 
     def _put(self, player: str, server: str, s0: float, s1: float) -> Item:

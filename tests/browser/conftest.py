@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
-from playwright.async_api import Browser, Page, async_playwright
+from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
@@ -110,3 +110,16 @@ async def open_when_up(page: Page, url: str) -> None:
                 await asyncio.sleep(0.2)
             else:
                 return
+
+
+async def run_all(page: Page, lab: Lab, notebook: str, stages: int) -> Locator:
+    """Open a notebook, run all its cells, and return its stages once they are drawn."""
+    await open_when_up(page, lab.page_of(notebook))
+    await page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
+    # Whoever is faster than the kernel is asked by JupyterLab which kernel they want.
+    await page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
+    await page.get_by_role("menuitem", name="Run", exact=True).click()
+    await page.get_by_text("Run All Cells", exact=True).click()
+    found = page.locator(".wsdemo-stage")
+    await expect(found).to_have_count(stages, timeout=60_000)
+    return found

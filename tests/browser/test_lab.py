@@ -4,26 +4,13 @@ from __future__ import annotations
 
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.conftest import ARTEFACTS, Lab, open_when_up
+from tests.browser.conftest import ARTEFACTS, Lab, run_all
 
 # Where the tokens are, once there are some; and where they are two frames later.
 TOKENS = (
     "stage => [...stage.querySelectorAll('[data-token]')].map(t => t.getAttribute('transform'))"
 )
 TWO_FRAMES = "() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))"
-
-
-async def run_all(page: Page, lab: Lab, notebook: str) -> Locator:
-    """Open a notebook, run all its cells, and return its stages once they are drawn."""
-    await open_when_up(page, lab.page_of(notebook))
-    await page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-    # Whoever is faster than the kernel is asked by JupyterLab which kernel they want.
-    await page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
-    await page.get_by_role("menuitem", name="Run", exact=True).click()
-    await page.get_by_text("Run All Cells", exact=True).click()
-    stages = page.locator(".wsdemo-stage")
-    await expect(stages).to_have_count(2, timeout=60_000)
-    return stages
 
 
 async def tokens(stage: Locator) -> list[str]:
@@ -33,7 +20,7 @@ async def tokens(stage: Locator) -> list[str]:
 
 async def test_lesson_04_in_jupyterlab(page: Page, lab: Lab) -> None:
     """No dialog appears, the stage plays and pauses, and its button moves the real P1 to B."""
-    stages = await run_all(page, lab, "04_pubsub.ipynb")
+    stages = await run_all(page, lab, "04_pubsub.ipynb", stages=2)
     await expect(page.locator(".jp-Dialog, .Toastify__toast")).to_have_count(0)
     replay, live = stages.nth(0), stages.nth(1)
 

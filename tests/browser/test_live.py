@@ -7,7 +7,7 @@ from pathlib import Path
 import nbformat
 from playwright.async_api import Locator, Page, expect
 
-from tests.browser.conftest import ARTEFACTS, Lab, open_when_up
+from tests.browser.conftest import ARTEFACTS, Lab, run_all
 
 CELLS = [
     """import asyncio
@@ -62,13 +62,7 @@ class Controls:
 
 async def test_every_control_of_a_live_stage(page: Page, lab: Lab) -> None:
     """Players, servers, Redis and the cluster do what the buttons say, while a cell awaits."""
-    await open_when_up(page, lab.page_of(write_notebook(lab)))
-    await page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=60_000)
-    await page.get_by_text("Python 3 (ipykernel) | Idle").wait_for(timeout=60_000)
-    await page.get_by_role("menuitem", name="Run", exact=True).click()
-    await page.get_by_text("Run All Cells", exact=True).click()
-    stage = page.locator(".wsdemo-stage")
-    await expect(stage).to_have_count(1, timeout=60_000)
+    stage = await run_all(page, lab, write_notebook(lab), stages=1)
     await expect(page.get_by_text("[*]:", exact=True)).to_have_count(1, timeout=60_000)
     await stage.scroll_into_view_if_needed()
     controls = Controls(stage)

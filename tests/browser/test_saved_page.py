@@ -36,6 +36,26 @@ async def hostile(cluster: Cluster) -> None:
         await p1.send(TURNED + "x" * 10_000)
 
 
+async def troubled(cluster: Cluster) -> None:
+    """More said than a strip has room for, an outage, a fault and its cure at once, a goodbye."""
+    async with cluster.step("P1 and P2 play on A, P3 on B, and P2 talks"):
+        p1, p2 = await cluster.join("P1", "P2", server="A")
+        await cluster.join("P3", server="B")
+        for n in range(18):
+            await p2.send(f"word {n}")
+    async with cluster.step("Redis stops"):
+        await cluster.stop_redis()
+    async with cluster.step("P2 speaks meanwhile"):
+        await p2.send("lost")
+    async with cluster.step("Redis is back"):
+        await cluster.start_redis()
+    async with cluster.step("B freezes and thaws"):
+        await cluster.freeze_server("B")
+        await cluster.thaw_server("B")
+    async with cluster.step("P1 goes away"):
+        await p1.disconnect()
+
+
 def count_frames(page: Page) -> Any:
     return page.add_init_script(
         """window.asked = 0;
@@ -155,7 +175,19 @@ async def test_the_keys(offline: Page, saved: Path) -> None:
         await press(key)
         await expect(part).to_be_hidden()
 
+    for key in ("n", "?"):
+        await press(key)
+    await press("Escape")
+    for part in (notes, keys):
+        await expect(part).to_be_hidden()
+
+    await press("c")
+    await press("c")
     await press("End")
+    await press("i")
+    await expect(stage.get_by_label("Inspector")).to_contain_text("P1heard")  # of what is seen
+    await press("Escape")
+    await press("c")
     await press("i")
     await expect(stage.get_by_label("Inspector")).to_contain_text("“fire” from P3")
     await press("Escape")
@@ -191,6 +223,8 @@ async def test_the_buttons(offline: Page, saved: Path) -> None:
     assert await button("Step forward").get_attribute("aria-description") == "This is the end."
     await stage.get_by_label("Playhead").fill("2.5")
     assert await caption(stage) == "P2, still on A, says “hide”"
+    voice = stage.get_by_role("status")
+    await expect(voice).to_have_text("Beat 3 of 4: P2, still on A, says “hide”")
     await button("Start").click()
     assert await playhead(stage) == 0
 
@@ -204,7 +238,13 @@ async def test_a_token_shows_its_way_and_opens_the_inspector(offline: Page, save
     await token.focus()
     # P2 to A, A to Redis, Redis to both servers, and to each of three players.
     await expect(pane.locator(".light")).to_have_count(7)
-    await expect(pane.locator(".latency").filter(has_text="ms").first).to_be_visible()
+    told = json.loads(await offline.locator("#told").inner_text())
+    hops = [item for item in told["runs"][1]["items"] if item["type"] == "hop"]
+    hide = await token.get_attribute("data-token")
+    waits = [hop["ms"] for hop in hops if hop["event"] == hide and hop["ms"] is not None]
+    took = [f"{float(format(ms, '.2g')):g} ms" for ms in waits]
+    shown = await pane.locator(".latency").all_text_contents()
+    assert sorted(filter(None, shown)) == sorted(took)
     await keep(offline, "path")
     await offline.keyboard.press("Enter")
     inspector = stage.get_by_label("Inspector")
@@ -235,6 +275,65 @@ async def test_a_server_and_redis_tell_what_they_do(offline: Page, saved: Path) 
     await pane.get_by_role("button", name="Redis").click()
     await expect(inspector).to_contain_text("PUBLISH game:g → 2")
     await expect(inspector).to_contain_text("A and B")
+
+
+async def test_a_token_that_arrives_leaves_the_keys_to_the_stage(
+    offline: Page, saved: Path
+) -> None:
+    """The focus goes back to the stage when the token that had it is there no more."""
+    stage = await opened(offline, saved)
+    await stage.get_by_label("Playhead").fill("2.6")
+    await stage.locator("[data-token]").first.focus()
+    await offline.keyboard.press("End")
+    await expect(stage).to_be_focused()
+    await offline.keyboard.press("Home")
+    assert await playhead(stage) == 0
+
+
+async def test_outages_are_seen_and_told(offline: Page, tmp_path: Path) -> None:
+    """What is down, frozen or away looks so, and what was lost by it says why."""
+    run = (await compare(troubled, ["pubsub"], redis="embedded"))["pubsub"]
+    Stage(run).save_html(tmp_path / "troubled.html")
+    stage = await opened(offline, tmp_path / "troubled.html")
+    at = stage.get_by_label("Playhead").fill
+
+    async def end_of(beat: int) -> None:
+        await stage.get_by_role("button", name=f"Beat {beat}:").click()
+        for _ in range(2):  # it plays, and is cut short
+            await stage.get_by_role("button", name="Step forward").click()
+
+    await end_of(1)
+    before = stage.locator(".before").first
+    count = len(await stage.locator("[data-slot][data-for=P2]").all())
+    await expect(before).to_have_text(f"+{18 - count}")
+    left, slot = (
+        await before.bounding_box(),
+        await stage.locator("[data-slot]").first.bounding_box(),
+    )
+    assert left is not None
+    assert slot is not None
+    assert left["x"] + left["width"] <= slot["x"]
+
+    await end_of(2)
+    await expect(stage.locator(".broker.down")).to_have_count(2)
+    await expect(stage.locator(".link:not(.off)")).to_have_count(0)
+    await end_of(3)
+    await expect(stage.locator(".loss")).to_have_text(["“lost”", "Redis is down"])
+    await expect(stage.locator(".hollow")).to_have_count(1)
+    await keep(offline, "redis_down")
+    await end_of(4)
+    await expect(stage.locator(".link:not(.off)")).to_have_count(2)
+
+    frozen = 0
+    for tenth in range(10):
+        await at(f"{4 + tenth / 10:.1f}")
+        frozen += await stage.locator(".server.frozen[data-server=B]").count()
+    assert frozen >= 2, "the fault is healed at the moment it begins"
+
+    await at("6")
+    await expect(stage.locator("[data-player=P1]")).to_have_attribute("data-state", "away")
+    await expect(stage.locator("text.away")).to_have_text("away")
+    await expect(stage.locator(".wire")).to_have_count(2)
 
 
 async def test_strips_line_up_and_mark_what_differs(offline: Page, saved: Path) -> None:
@@ -440,6 +539,51 @@ async def test_two_views_of_one_model_play_on_their_own_and_leave_nothing(page: 
     assert found["at"][1] == 4
     assert found["listening"] > 0
     assert (found["left"], found["frames"], found["stages"]) == (0, 0, 0)
+
+
+ACT = """async ([runs]) => {
+  const sent = [];
+  const acts = {"player P1": [
+    {action: "disconnect", label: "Disconnect", why: ""},
+    {action: "send", label: "Send", why: "P1 is away: reconnect it first."},
+  ]};
+  const view = mount(document.getElementById("a"), {runs, live: true, acts}, (m) => sent.push(m));
+  const [disconnect, send] = view.controls.buttons.children;
+  const words = () => (view.problem.checkVisibility() ? view.problem.textContent : "");
+  const heard = [];
+  disconnect.click();
+  heard.push(disconnect.getAttribute("aria-description"));
+  view.answer({type: "failed", id: sent.at(-1).id, text: "It did not work."});
+  heard.push(words(), disconnect.getAttribute("aria-description"));
+  send.click();
+  heard.push(words());
+  disconnect.click();
+  view._losePatience();
+  heard.push(words(), disconnect.getAttribute("aria-description"));
+  view.destroy();
+  return {heard, sent: sent.map(({part, action}) => `${part} ${action}`)};
+}"""
+
+
+async def test_an_action_that_fails_or_cannot_act_says_so_on_the_stage(page: Page) -> None:
+    """In words that are seen; and a kernel that is gone does not hold up the controls."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    await page.set_content(
+        f"<style>{style()}</style><div id=a></div>"
+        f"<script type=module>{module()}\nwindow.mount = mount; window.ready = true;</script>"
+    )
+    await page.wait_for_function("window.ready")
+    found = await page.evaluate(ACT, [stage.runs])
+    stage.close()
+    assert found["heard"] == [
+        "Waiting for P1: Disconnect.",
+        "It did not work.",
+        None,
+        "P1 is away: reconnect it first.",
+        "The kernel has not answered yet: it is busy with a cell, or gone.",
+        None,
+    ]
+    assert found["sent"] == ["player P1 disconnect"] * 2
 
 
 @pytest.mark.parametrize(

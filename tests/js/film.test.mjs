@@ -389,7 +389,7 @@ test("the inspector tells of a message its way, its frames and what became of it
   const { title, facts, texts } = describe(film, "event P2-1", worldAt(film, 10));
   assert.equal(title, "“hide” from P2");
   assert.deepEqual(facts, [
-    ["P2 → A", "0.5 ms"], ["A → redis", "0.5 ms"], ["redis → B", "0.5 ms"], ["redis → A", "0.5 ms"], ["B → P1", "0.5 ms"], ["A → P2", "0.5 ms"],
+    ["P2 → A", "0.5 ms"], ["A → redis → B", "0.5 ms"], ["A → redis → A", "0.5 ms"], ["B → P1", "0.5 ms"], ["A → P2", "0.5 ms"],
     ["P1", "heard"], ["P2", "heard"],
   ]);
   assert.deepEqual(texts, [["sent", '{"type":"send"}'], ["relayed", '{"type":"event"}']]);
@@ -404,6 +404,30 @@ test("the inspector tells of a server who is on it, what it is subscribed to and
   const facts = (name, s) => Object.fromEntries(describe(film, `server ${name}`, worldAt(film, s)).facts);
   assert.deepEqual(facts("A", 10), { state: "up", players: "P2", "subscribed to": "game:g", received: "1", published: "1", relayed: "1", delivered: "1" });
   assert.deepEqual(facts("B", 4.9), { state: "up", players: "nobody", "subscribed to": "game:g", received: "0", published: "0", relayed: "0", delivered: "0" });
+});
+
+test("a server's counters count each its own hops", () => {
+  const many = (n, source, target) => Array.from({ length: n }, (_, at) => hop(`${source}-${at}`, at, source, target));
+  const items = [...joins, ...many(5, "P1", "A"), ...many(3, "A", "redis"), ...many(7, "redis", "A"), ...many(2, "A", "P1")];
+  const film = new Film({ ...pubsub, items });
+  const facts = Object.fromEntries(describe(film, "server A", worldAt(film, 20)).facts);
+  assert.deepEqual([facts.received, facts.published, facts.relayed, facts.delivered], ["5", "3", "7", "2"]);
+});
+
+test("a loss of a player that is back is out of sight, and in a beat without end each after a while", () => {
+  const away = { type: "loss", s0: 3.2, s1: 4.2, event: "P2-1", source: "A", target: "P1", players: ["P1"], cause: "player away" };
+  const film = new Film({ ...none, items: [...none.items, away], end: 30 });
+  const causes = (s, since) => worldAt(film, s, { since }).losses.map(({ item }) => item.cause);
+  assert.deepEqual(causes(4.3, 2.5), ["player away"]);
+  assert.deepEqual(causes(4.9, 2.5).includes("player away"), true);
+  assert.deepEqual(causes(5, 2.5).includes("player away"), false);
+  assert.deepEqual([causes(18, 5).length, causes(20, 5).length], [1, 0]);
+});
+
+test("stubs towards several servers stand side by side", () => {
+  const plan = layout({ servers: ["A", "B", "C"], rooms: new Map(), broker: "none", width: 600 });
+  const xs = ["B", "C"].map((target) => pathBetween(plan, new Map(), "A", target).points[0].x);
+  assert.ok(Math.abs(xs[0] - xs[1]) > 20);
 });
 
 test("the inspector tells of Redis its channels, who is subscribed, and the last commands", () => {

@@ -109,6 +109,8 @@ export function shorten(text, most = 14) {
   return RIGHT_TO_LEFT.test(short) ? `\u2068${short}\u2069` : short;
 }
 
+export const LONGEST = 32; // characters that a name may have
+
 /** @param {string} body */
 export const quote = (body) => `“${shorten(body)}”`;
 
@@ -642,11 +644,16 @@ export function brokerLink({ broker }, { x, y, width, height }) {
   return swing(from, { x: broker.x - broker.rx, y: broker.y + spread });
 }
 
-/** The stub of a way that there is not, towards the other server. @type {(from: Box, to: Box) => Point[]} */
-function noWay({ x, y, width, height }, to) {
-  const length = clamp((Math.abs(to.y - y) - height) / 2, 10, 40);
-  const [start, end] = to.y > y ? [y + height, y + height + length] : [y, y - length];
-  return [{ x: x + width / 2, y: start }, { x: x + width / 2, y: end }];
+/** The stub of a way that there is not, towards another server. @type {(layout: Layout, from: Box, to: Box) => Point[]} */
+function noWay({ servers }, from, to) {
+  const { x, y, width, height } = from;
+  const below = to.y > y;
+  const there = servers.filter((one) => one !== from && one.y > y === below);
+  const next = there[below ? 0 : there.length - 1];
+  const length = clamp((Math.abs(next.y - y) - height) / 2, 10, 40);
+  const [start, end] = below ? [y + height, y + height + length] : [y, y - length];
+  const port = x + (width * (there.findIndex((one) => one === to) + 1)) / (there.length + 1);
+  return [{ x: port, y: start }, { x: port, y: end }];
 }
 
 /**
@@ -656,7 +663,7 @@ function noWay({ x, y, width, height }, to) {
  */
 export function pathBetween(layout, rows, source, target) {
   const [from, to] = [source, target].map((name) => layout.servers.find((one) => one.name === name));
-  if (from && to) return pathOf(noWay(from, to));
+  if (from && to) return pathOf(noWay(layout, from, to));
   const server = from ?? to;
   const other = from ? target : source;
   const player = rows.get(other);
@@ -740,12 +747,18 @@ export function describe(film, open, { s, players, servers, redis }) {
   const count = (/** @type {(hop: Hop) => boolean} */ test) => `${hops.filter(test).length}`;
   if (kind === "event") {
     const { player = "", body = "", frame = "" } = film.messages.get(name) ?? {};
-    const way = hops.filter(({ event }) => event === name).map(({ source, target, ms }) => [`${shorten(source)} → ${shorten(target)}`, latency(ms) || "–"]);
+    const own = hops.filter(({ event }) => event === name);
+    // A server knows when it got an event, not when Redis did: that is measured from the server before.
+    const before = own.find(({ target }) => target === "redis")?.source ?? "";
+    const way = own.filter(({ target }) => target !== "redis").map(({ source, target, ms }) => {
+      const parts = source === "redis" ? [before, "redis", target] : [source, target];
+      return [parts.map((part) => shorten(part)).join(" → "), latency(ms) || "–"];
+    });
     const fates = [...film.roles.values()].flatMap((role) => {
       const { outcome = "", cause = "" } = slotAt(film, role, name, s) ?? {};
       return outcome ? [[shorten(role.name), cause ? `missed: ${cause}` : outcome]] : [];
     });
-    return { title: `${quote(body)} from ${shorten(player)}`, facts: [...way, ...fates], texts: [["sent", frame], ["relayed", film.frames.get(name) ?? ""]] };
+    return { title: `${quote(body)} from ${shorten(player, LONGEST)}`, facts: [...way, ...fates], texts: [["sent", frame], ["relayed", film.frames.get(name) ?? ""]] };
   }
   if (kind === "server") {
     const { state = "", holds = [], channel = "" } = servers.find((one) => one.name === name) ?? {};
@@ -754,7 +767,7 @@ export function describe(film, open, { s, players, servers, redis }) {
       ["published", count(({ source, target }) => source === name && target === "redis")],
       ["relayed", count(({ source, target }) => source === "redis" && target === name)],
       ["delivered", count(({ source, target }) => source === name && target !== "redis")]];
-    return { title: `Server ${shorten(name)}`, facts, texts: [] };
+    return { title: `Server ${shorten(name, LONGEST)}`, facts, texts: [] };
   }
   if (kind === "redis") {
     const channels = [...new Set(servers.flatMap(({ channel }) => channel || []))];
@@ -765,7 +778,7 @@ export function describe(film, open, { s, players, servers, redis }) {
   const now = players.find((one) => one.name === name);
   const { heard = 0, missed = 0, twice = 0 } = film.roles.get(name)?.tally.at(s) ?? {};
   const where = now ? WHEREABOUTS[now.state] || `on ${shorten(now.home)}` : "";
-  return { title: `Player ${shorten(name)}`, facts: [["is", where], ["heard", `${heard}`], ["missed", `${missed}`], ["twice", `${twice}`]], texts: [] };
+  return { title: `Player ${shorten(name, LONGEST)}`, facts: [["is", where], ["heard", `${heard}`], ["missed", `${missed}`], ["twice", `${twice}`]], texts: [] };
 }
 
 /** A kind and a name. @param {string} open */

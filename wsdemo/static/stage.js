@@ -8,7 +8,7 @@
  * @import { Answer, Box, Hop, Layout, Lost, Model, More, Path, PlayerNow, Point, ServerNow, Slot, ToPython, Traits, World } from "./film.js"
  */
 
-import { Alignment, brokerLink, castOf, clamp, columnsAt, countUpTo, dataOf, describe, differences, distance, ease, everyone, Film, JUST_AFTER, latency, layout, listed, listOf, pathBetween, pathOf, pointAt, px, quote, rowsAt, SHAPES, shorten, split, WHEREABOUTS, wire, worldAt, xy } from "./film.js";
+import { Alignment, brokerLink, castOf, clamp, columnsAt, countUpTo, dataOf, describe, differences, distance, ease, everyone, Film, JUST_AFTER, LONGEST, latency, layout, listed, listOf, pathBetween, pathOf, pointAt, px, quote, rowsAt, SHAPES, shorten, split, WHEREABOUTS, wire, worldAt, xy } from "./film.js";
 
 // ---- Drawing
 
@@ -224,8 +224,9 @@ function paneOf(film) {
     const label = shorten(name, 8);
     const long = label.length > 2;
     const up = state === "up";
-    const told = press("server", name, `Server ${label}: ${up ? everyone(holds) : state}`);
-    parts.draw(key, "rect", { class: `server ${state}`, "data-server": name, x, y, width, height, rx: 9, ...told });
+    const tip = `Server ${shorten(name, LONGEST)}: ${up ? everyone(holds) : state}`;
+    const told = press("server", name, tip);
+    parts.draw(key, "rect", { class: `server ${state}`, "data-server": name, x, y, width, height, rx: 9, ...told }, "", tip);
     parts.write(`${key} name`, long ? "letter long" : "letter", x + 13, y + 29, label);
     const fit = Math.floor((width - 18) / 17);
     const shown = holds.slice(0, holds.length > fit ? fit - 2 : fit);
@@ -266,7 +267,7 @@ function paneOf(film) {
       links.draw(key, "path", { class: `wire ${state}`, d: dataOf(pathOf(wire(plan, { x, y }, server)), ease(reach)) });
     }
     const opacity = px(presence);
-    const where = `${text}: ${WHEREABOUTS[state] || `on ${shorten(home)}`}`;
+    const where = `${shorten(name, LONGEST)}: ${WHEREABOUTS[state] || `on ${shorten(home)}`}`;
     const ring = { class: `player ${state} ${hue}`, cx: x, cy: y, r, opacity, "data-player": name, "data-state": state };
     const dense = density === "dense";
     parts.draw(key, "circle", { ...ring, ...press("player", name, where), ...(dense && { tabindex: -1 }) }, "", where);
@@ -283,7 +284,7 @@ function paneOf(film) {
     const { events, before, differs } = shared;
     const { x, size, pitch, below } = plan.slots;
     const y = (rows.get(name)?.y ?? 0) + below;
-    const left = x + (before > 0 ? 22 : 0);
+    const left = x + (before > 0 ? 6 + 8 * `+${before}`.length : 0);
     if (before > 0 && strip[0]) strips.write(`before ${name}`, "before", x, y + size - 3, `+${before}`);
     strip.forEach((slot, at) => {
       if (!slot) return;
@@ -348,7 +349,7 @@ function paneOf(film) {
   /** @param {Hop} hop @param {boolean} few */
   function newToken(hop, few) {
     const { body, hue, d } = saying(hop.event);
-    const tip = `${quote(body)}, ${shorten(hop.source)} → ${shorten(hop.target)} ${latency(hop.ms)}`;
+    const tip = `${quote(body)}, ${shorten(hop.source)} → ${shorten(hop.target)} ${latency(hop.ms)}${hop.source === "redis" ? " through Redis" : ""}`;
     const look = { class: hue, transform: "translate(0)", "data-token": hop.event, "data-open": `event ${hop.event}` };
     const node = svg("g", look, svg("path", { class: "token", d, transform: `scale(${few ? 0.8 : 0.5})` }));
     if (few) fill(node, press("event", hop.event, tip), [svg("title", {}, tip)]).prepend(svg("circle", { class: "halo", r: 13 }));
@@ -381,13 +382,29 @@ function paneOf(film) {
     /** @type {Map<string, Lost[]>} */
     const groups = new Map();
     for (const lost of world.losses) listOf(groups, `${lost.item.source} ${lost.item.target} ${lost.item.cause}`).push(lost);
+    /** @type {Map<string, {ended: Lost[], at: Point, under: boolean}>} */
+    const told = new Map();
     for (const [key, group] of groups) {
       const path = way(group[0].item);
-      if (path) drawLossGroup(key, group.slice(-4), path);
+      if (!path) continue;
+      const { at, under } = drawLossGroup(key, group.slice(-4), path);
+      // What was lost in one place for one cause is told once.
+      const { source, cause } = group[0].item;
+      const place = `${source} ${cause} ${under || Math.round(at.x)} ${Math.round(at.y)}`;
+      const ended = [...(told.get(place)?.ended ?? []), ...group.filter(({ fraction }) => fraction >= 1)];
+      if (ended.length) told.set(place, { ended, at, under });
+    }
+    for (const [place, { ended, at, under }] of told) {
+      const { target, why, cause } = ended[0].item;
+      const targets = [...new Set(ended.map(({ item }) => item.target))];
+      const because = (why ?? cause).replace(target, everyone(targets));
+      const bodies = [...new Set(ended.map(({ item }) => quote(saying(item.event).body)))];
+      words.write(`lost ${place}`, "loss", at.x, under ? at.y + 24 : at.y - 29, bodies.length > 2 ? `${bodies.length} messages` : listed(bodies));
+      words.write(`why ${place}`, "loss", at.x, under ? at.y + 39 : at.y - 14, shorten(because, 40));
     }
   }
 
-  /** @param {string} key @param {Lost[]} losses @param {Path} path */
+  /** Draws losses of one way, and says where they end. @param {string} key @param {Lost[]} losses @param {Path} path */
   function drawLossGroup(key, losses, path) {
     // On a stub they end side by side; on a wire a little over half of the way, one behind the other.
     const [start, end] = path.points;
@@ -398,13 +415,8 @@ function paneOf(film) {
       const own = { ...path, points: path.points.map(({ x, y }) => ({ x: x + aside, y })) };
       drawLoss(`${key} ${lost.item.event}`, lost, own, stub ? 1 : 0.62 - (back - at) * 0.1);
     });
-    const ended = losses.filter(({ fraction }) => fraction >= 1).map(({ item }) => quote(saying(item.event).body));
-    if (!ended.length) return;
-    const { why, cause } = losses[0].item;
-    const { x, y } = pointAt(path, stub ? 1 : 0.62);
-    const under = stub && y > start.y;
-    words.write(`lost ${key}`, "loss", x, under ? y + 24 : y - 29, listed([...new Set(ended)]));
-    words.write(`why ${key}`, "loss", x, under ? y + 39 : y - 14, shorten(why ?? cause, 40));
+    const at = pointAt(path, stub ? 1 : 0.62);
+    return { at, under: stub && at.y > start.y };
   }
 
   /** @param {string} key @param {Lost} lost @param {Path} path @param {number} reach */
@@ -630,6 +642,7 @@ class Stage {
   actions = 0;
   patience = 0;
   key = "";
+  beat = 0;
   /** What there is instead of a picture. */
   unusable = "";
 
@@ -723,7 +736,7 @@ class Stage {
 
   /** Takes what became of an action. @param {Answer} answer */
   answer({ type, id, text }) {
-    if (id !== this.busy?.id) return;
+    if (id !== this.actions) return;
     this.busy = null;
     clearTimeout(this.patience);
     this._complain(type === "failed" ? text : "");
@@ -731,13 +744,15 @@ class Stage {
     this._drawControls();
   }
 
+  /** A kernel that does not answer may be gone, and must not hold up the controls. */
+  _losePatience() {
+    this.busy = null;
+    this._complain("The kernel has not answered yet: it is busy with a cell, or gone.");
+    this._drawControls();
+  }
+
   /** @param {HTMLElement} control */
   _act(control) {
-    const why = control.getAttribute("aria-description");
-    if (why) {
-      this.voice.textContent = why;
-      return;
-    }
     const { action = "", choice } = control.dataset;
     const { part: { value: part }, body } = this.controls;
     const id = (this.actions += 1);
@@ -745,7 +760,7 @@ class Stage {
     this.send({ type: "act", id, part, action, ...(choice && { choice }), ...(action === "send" && { body: body.value }) });
     if (action === "send") body.value = "";
     this._complain("");
-    this.patience = setTimeout(() => this._complain("The kernel has not answered yet: it is busy with a cell, or gone."), PATIENCE_MS);
+    this.patience = setTimeout(() => this._losePatience(), PATIENCE_MS);
     this._drawControls();
     this.follow();
   }
@@ -892,7 +907,8 @@ class Stage {
     this.transport.draw(alignment, this);
     // A token that arrives must not take the focus with it, and the keys.
     if (had && !root.contains(focused)) root.focus();
-    if (!this.moving) this._remember();
+    if (!this.moving || at !== this.beat) this._remember();
+    this.beat = at;
   }
 
   _drawPanes() {
@@ -928,10 +944,12 @@ class Stage {
     inspector.hidden = !looking;
     if (!looking) return;
     const { title, facts, texts } = describe(this.films[looking.run], looking.open, this.worlds[looking.run]);
-    const now = JSON.stringify([title, facts, texts]);
+    const whole = this.films.length > 1 ? `${title} · ${shorten(this.films[looking.run].title, 60)}` : title;
+    if (told.dataset.title !== whole) this.voice.textContent = told.dataset.title = whole;
+    const now = JSON.stringify([whole, facts, texts]);
     if (told.dataset.now === now) return;
     told.dataset.now = now;
-    told.replaceChildren(html("h4", {}, title),
+    told.replaceChildren(html("h4", {}, whole),
       html("dl", {}, ...facts.map(([what, is]) => html("div", {}, html("dt", {}, shorten(what, 40)), html("dd", {}, shorten(is, 80))))),
       ...texts.filter(([, text]) => text).map(([what, text]) => html("pre", {}, html("b", {}, `${what} `), shorten(text, 2100))));
   }
@@ -940,6 +958,7 @@ class Stage {
   _look(run, open) {
     const { part } = this.controls;
     this.looking = { run, open };
+    this._complain("");
     if (open in this.acts) part.value = open;
     this.draw();
   }
@@ -950,15 +969,18 @@ class Stage {
     const { run, open } = this.looking;
     const { said, servers, roles } = this.films[run];
     const [kind, name] = split(open);
-    const names = kind === "event" ? said.map(({ event }) => event) : kind === "server" ? servers : kind === "player" ? [...roles.keys()] : [];
+    const far = countUpTo(said, this.worlds[run].s);
+    const names = kind === "event" ? said.slice(0, far).map(({ event }) => event) : kind === "server" ? servers : kind === "player" ? [...roles.keys()] : [];
     const next = names[names.indexOf(name) + by];
     if (next !== undefined) this._look(run, `${kind} ${next}`);
   }
 
   _lookAtNewest() {
-    const { said } = this.films[0];
-    const newest = said[Math.max(0, countUpTo(said, this.worlds[0].s) - 1)];
-    if (newest) this._look(0, `event ${newest.event}`);
+    const run = Math.max(0, this.only);
+    const { said } = this.films[run];
+    const newest = said[countUpTo(said, this.worlds[run].s) - 1];
+    if (newest) this._look(run, `event ${newest.event}`);
+    else this._complain("Nothing has been said yet.");
   }
 
   _close() {
@@ -1056,14 +1078,17 @@ class Stage {
     if (part) return this._look(this.panes.findIndex(({ element }) => element.contains(part)), part.getAttribute("data-open") ?? "");
     if (!control) return;
     const { action = "", beat } = control.dataset;
-    if (this.controls.buttons.contains(control)) this._act(control);
+    const why = control.getAttribute("aria-description");
+    if (why) this._complain(why);
+    else if (this.controls.buttons.contains(control)) this._act(control);
     else if (beat) this.jump(Number(beat));
-    else if (!control.hasAttribute("aria-disabled")) this._do(action);
+    else this._do(action);
   }
 
   /** @param {string} action of a button or a key */
   _do(action) {
     if (this.unusable) return;
+    this._complain("");
     const { speed } = this.transport;
     /** @type {Record<string, () => void>} */
     const deeds = {
