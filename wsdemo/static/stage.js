@@ -237,7 +237,7 @@ function paneOf(film) {
     if (up) shown.forEach((player, at) => mark(parts, `${key} ${player}`, "mark", player, { x: x + 20 + at * 17, y: y + 50 }, 6.5));
     if (plan.broker.none) return;
     const d = dataOf(pathOf(brokerLink(plan, { x, y, width, height })));
-    links.draw(`link ${name}`, "path", { class: channel && world.redis !== "down" ? "link" : "link off", d });
+    links.draw(`link ${name}`, "path", { class: channel ? "link" : "link off", d });
   }
 
   function drawBroker() {
