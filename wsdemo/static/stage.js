@@ -915,8 +915,8 @@ class Stage {
     const { films, alignment, T, cast, layouts, worlds: before } = this;
     const fit = Math.min(...layouts.map(({ slots }) => slots.fit));
     let columns = columnsAt(alignment, T, fit);
-    // To say how many came before takes the room of one slot.
-    if (columns.before > 0 && fit > 1) columns = columnsAt(alignment, T, fit - 1);
+    // To say how many came before takes the room of a slot, or of two.
+    if (columns.before > 0 && fit > 2) columns = columnsAt(alignment, T, fit - (columns.before > 8 ? 2 : 1));
     const { events } = columns;
     const same = events.join("\n") === this.shared?.events.join("\n");
     this.worlds = films.map((film, run) => {
