@@ -69,15 +69,16 @@ def page(told: dict[str, Any], title: str) -> str:
 
 
 def module() -> str:
-    """The stage's JavaScript as one module, without its comments.
+    """The stage's JavaScript as one module, without comments and most of the white space.
 
     A widget's module is loaded where it can import nothing, and so is that of a page on disk: what
     `stage.js` imports from `film.js` stands before it instead.
     """
+    film = re.sub(r"^export ", "", _read("film.js"), flags=re.M)
     stage = re.sub(r"^import .*;\n", "", _read("stage.js"), count=1, flags=re.M)
-    both = _read("film.js") + stage
-    comments = r"/\*\*.*?\*/|^\s*//.*?$"
-    return re.sub(r"^\s+", "", re.sub(comments, "", both, flags=re.M | re.S), flags=re.M)
+    comments = r"/\*\*.*?\*/|^\s*//.*?$|\s// [^\"'`]*?$"
+    text = re.sub(comments, "", film + stage, flags=re.M | re.S)
+    return re.sub(r"^\s+|(?<=[{(\[,;])\n\s*|\n\s*(?=[})\]])", "", text, flags=re.M)
 
 
 def style() -> str:

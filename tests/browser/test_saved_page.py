@@ -353,6 +353,49 @@ async def test_strips_line_up_and_mark_what_differs(offline: Page, saved: Path) 
     ]
 
 
+async def readable_from_the_back_row(stage: Locator) -> None:
+    """Nothing on it is smaller than 24 pixels nor out of the screen."""
+    smallest = await stage.evaluate(
+        """stage => Math.min(...[...stage.querySelectorAll('*')].filter(one =>
+          [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()) &&
+          one.checkVisibility() && !one.closest('.voice, title, option')).map(one => {
+            const size = parseFloat(getComputedStyle(one).fontSize);
+            const scale = one.closest('svg')?.getScreenCTM().a ?? 1;
+            return size * scale;
+          }))"""
+    )
+    assert smallest >= 24
+    assert await stage.evaluate("stage => stage.scrollHeight <= stage.clientHeight")
+
+
+@pytest.mark.parametrize("players", [5, 8, 24])
+async def test_full_screen_is_readable_with_many_players_and_whatever_is_open(
+    chromium: Browser, tmp_path: Path, players: int
+) -> None:
+    """The picture is drawn closer, and anew when notes or the inspector take some of its room."""
+
+    async def many(cluster: Cluster) -> None:
+        async with cluster.step("All play on A", notes="Ask the room who hears P2. " * 5):
+            names = [f"P{n + 1}" for n in range(players)]
+            p1, p2, *_ = await cluster.join(*names, server="A")
+        async with cluster.step("P1 moves, and P2 speaks"):
+            await p1.reconnect(server="B")
+            await p2.send("hide")
+
+    Stage(await compare(many, redis="fake")).save_html(tmp_path / "many.html")
+    page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
+    stage = await opened(page, tmp_path / "many.html")
+    await stage.focus()
+    for key in ("f", "n", "n", "End", "i", "Escape", "c"):
+        await page.keyboard.press(key)
+        await page.evaluate(
+            "() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
+        )
+        await readable_from_the_back_row(stage)
+        await keep(page, f"full_{players}_players_{key}")
+    await page.close()
+
+
 async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, tmp_path: Path) -> None:
     """At 1920×1080 nothing is smaller than 24 pixels nor out of the screen, with 1 to 3 panes."""
     runs = await compare(scenarios.p1_moves_to_b, redis="fake")
@@ -365,17 +408,7 @@ async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, tmp_
         await page.keyboard.press("End")
         await page.keyboard.press("f")
         await expect(stage).to_have_class("wsdemo-stage wide full")
-        smallest = await stage.evaluate(
-            """stage => Math.min(...[...stage.querySelectorAll('*')].filter(one =>
-              [...one.childNodes].some(node => node.nodeType === 3 && node.data.trim()) &&
-              one.checkVisibility() && !one.closest('.voice, title, option')).map(one => {
-                const size = parseFloat(getComputedStyle(one).fontSize);
-                const scale = one.closest('svg')?.getScreenCTM().a ?? 1;
-                return size * scale;
-              }))"""
-        )
-        assert smallest >= 24, f"{smallest} px with {shown} panes"
-        assert await stage.evaluate("stage => stage.scrollHeight <= stage.clientHeight")
+        await readable_from_the_back_row(stage)
         await keep(page, f"full_{shown}")
         await page.keyboard.press("f")
         await expect(stage).to_have_class("wsdemo-stage wide")

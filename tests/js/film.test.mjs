@@ -4,7 +4,7 @@ import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import {
-  Alignment, Film, castOf, columnsAt, countUpTo, describe, differences, layout, listed, messageAt, pathBetween, pointAt, rowsAt, shorten, worldAt,
+  Alignment, Film, castOf, columnsAt, countUpTo, describe, differences, layout, listed, messageAt, named, pathBetween, pointAt, rowsAt, shorten, STUB, worldAt,
 } from "../../wsdemo/static/film.js";
 
 // A run as story.py tells it: P1 moves to B while P2 stays on A and says something.
@@ -274,8 +274,8 @@ test("what differs between the panes is what was decided differently, not what i
 
 test("the parts keep clear of each other in every width and with any number of players", () => {
   for (const width of [0, 320, 421, 600, 1600]) {
-    for (const rooms of [[1, 1], [3, 2], [8, 4], [150, 150]]) {
-      const plan = layout({ servers: ["A", "B"], rooms: new Map([["A", rooms[0]], ["B", rooms[1]]]), broker: "pubsub", width });
+    for (const [a, b, room] of [[1, 1], [3, 2], [8, 4], [20, 4], [150, 150], [5, 1, 375], [8, 1, 300]]) {
+      const plan = layout({ servers: ["A", "B"], rooms: new Map([["A", a], ["B", b]]), broker: "pubsub", width, room });
       assert.ok(plan.playerX - plan.radius >= 0);
       assert.ok(plan.playerX + plan.radius < plan.bar.x);
       assert.ok(plan.bar.x + plan.bar.width < plan.servers[0].x);
@@ -285,6 +285,15 @@ test("the parts keep clear of each other in every width and with any number of p
       assert.ok(plan.servers[1].y + plan.servers[1].height <= plan.height);
     }
   }
+});
+
+test("with more players or less room a picture is drawn closer, and fits as long as it can", () => {
+  const plan = (players, room) => layout({ servers: ["A", "B"], rooms: new Map([["A", players]]), broker: "pubsub", width: 600, room });
+  assert.deepEqual([5, 6, 23, 24].map((players) => plan(players).density), ["roomy", "compact", "compact", "dense"]);
+  assert.deepEqual([4, 5, 7, 24].map((players) => plan(players, 400).density), ["roomy", "compact", "compact", "dense"]);
+  for (let players = 1; players <= 40; players += 1) assert.ok(plan(players, 300).height <= 300);
+  // A strip is left out only where there is none at all.
+  for (const { density, slots } of [5, 20, 40].map((players) => plan(players))) assert.equal(slots.fit > 0, density !== "dense");
 });
 
 test("players stand in rows of their own, within the picture, and move without jumps", () => {
@@ -331,6 +340,14 @@ test("hostile names and bodies become short text on one line that turns nothing 
   assert.equal(shorten(""), "");
 });
 
+test("names that differ at their ends differ when they are cut", () => {
+  assert.equal(named("P1"), "P1");
+  assert.equal(named("eu-west-1-game-a", 9), "eu-w…me-a");
+  assert.notEqual(named("Player of the east"), named("Player of the west"));
+  assert.equal(named("😀".repeat(20), 7), `${"😀".repeat(3)}…${"😀".repeat(3)}`);
+  assert.ok(Array.from(named(`<b>\u202e${"x".repeat(40)}\n`)).length <= 14);
+});
+
 test("a few names are listed, and of many how many more there are", () => {
   assert.deepEqual([[], ["a"], ["a", "b"], ["a", "b", "c"], ["a", "b", "c", "d", "e"]].map(listed), ["", "a", "a and b", "a, b and c", "a, b, c and 2 more"]);
 });
@@ -339,6 +356,13 @@ test("players differ in colour or shape, and look the same in every pane", () =>
   const items = Array.from({ length: 56 }, (_, at) => ({ type: "place", s0: at, s1: at + 1, player: `P${at}`, server: "A" }));
   const cast = castOf([new Film({ ...none, items }), new Film({ ...none, items: items.slice().reverse() })]);
   assert.equal(new Set([...cast.values()].map(({ hue, d }) => hue + d)).size, 56);
+});
+
+test("players keep their looks when other runs are shown, or in another order", () => {
+  const items = ["P1", "P2", "P3"].map((player, at) => ({ type: "place", s0: at, s1: at + 1, player, server: "A" }));
+  const cast = castOf([new Film({ ...none, items })]);
+  const later = castOf([new Film({ ...none, items: items.slice(1) }), new Film({ ...none, items: items.slice(0, 1) })], cast.keys());
+  assert.deepEqual([...later], [...cast]);
 });
 
 test("a message is on its path from when it sets out until it arrives", () => {
@@ -430,6 +454,17 @@ test("stubs towards several servers stand side by side", () => {
   assert.ok(Math.abs(xs[0] - xs[1]) > 20);
 });
 
+test("a stub is as long as leaves room for words at its end, or else short", () => {
+  const stub = (players) => {
+    const plan = layout({ servers: ["A", "B"], rooms: new Map([["A", players]]), broker: "none", width: 600 });
+    const { points: [start, end] } = pathBetween(plan, new Map(), "A", "B");
+    return [end.y - start.y, plan.servers[1].y - end.y];
+  };
+  assert.equal(stub(1)[0], STUB);
+  const [length, left] = stub(3);
+  assert.ok(length > STUB && left >= 45);
+});
+
 test("the inspector tells of Redis its channels, who is subscribed, and the last commands", () => {
   const commands = Array.from({ length: 9 }, (_, at) => ({ type: "command", s: at, server: "A", text: `PUBLISH game:g → ${at}` }));
   const film = new Film({ ...pubsub, items: [...pubsub.items, ...commands] });
@@ -442,7 +477,9 @@ test("the inspector tells of Redis its channels, who is subscribed, and the last
 test("the inspector tells of a player where it is and what it has heard", () => {
   const film = new Film(none);
   const facts = (s) => Object.fromEntries(describe(film, "player P1", worldAt(film, s)).facts);
-  assert.deepEqual(facts(8), { is: "on B", heard: "0", missed: "1", twice: "0" });
+  assert.deepEqual(facts(8), {
+    is: "on B", heard: "0", missed: "1", twice: "0", "“hide” from P2": "missed: no broker between servers",
+  });
   assert.equal(facts(3.2).is, "away");
 });
 

@@ -111,6 +111,16 @@ export function shorten(text, most = 14) {
 
 export const LONGEST = 32; // characters that a name may have
 
+/**
+ * A name as it can be shown. Of a long one the end stays too: what tells names apart stands there.
+ * @param {string} name @param {number} [most] characters
+ */
+export function named(name, most = 14) {
+  const all = Array.from(name);
+  const part = (/** @type {string[]} */ some) => shorten(some.join(""));
+  return all.length > most ? `${part(all.slice(0, most / 2))}…${part(all.slice(-((most - 1) >> 1)))}` : shorten(name, most);
+}
+
 /** @param {string} body */
 export const quote = (body) => `“${shorten(body)}”`;
 
@@ -118,7 +128,7 @@ export const quote = (body) => `“${shorten(body)}”`;
 export const listed = (names) => [...names.slice(0, 3), ...(names.length > 3 ? [`${names.length - 3} more`] : [])].join(", ").replace(/, ([^,]*)$/, " and $1");
 
 /** @param {string[]} names */
-export const everyone = (names) => listed(names.map((name) => shorten(name))) || "nobody";
+export const everyone = (names) => listed(names.map((name) => named(name))) || "nobody";
 
 /** @param {number | null | undefined} ms */
 export const latency = (ms) => (ms == null ? "" : `${Number(ms.toPrecision(2))} ms`);
@@ -171,6 +181,12 @@ export const JUST_AFTER = 0.001; // hops
 const RETRACT = 0.4; // hops for which a wire that was cut is seen to go
 const FADE = 0.8; // hops for which a player that has left is seen to go
 
+/** What a hop is one of: of those of its event, and of what a server does. @param {Hop} hop */
+function waysOf({ event, source, target }) {
+  const did = source === "redis" ? [`relayed ${target}`] : target === "redis" ? [`published ${source}`] : [`received ${target}`, `delivered ${source}`];
+  return [`event ${event}`, ...did];
+}
+
 /** All that is known of one run, so arranged that a moment is found without reading the whole. */
 export class Film {
   /** How many items it has taken. */
@@ -189,6 +205,8 @@ export class Film {
   commands = [];
   /** When players or parts change, and until when what has begun by then goes on. @type {{s: number, until: number}[]} */
   changes = [];
+  /** Those of each event, and of what each server does, as in “relayed A”. @type {Map<string, Hop[]>} */
+  ways = new Map();
   /** The longest hop or loss: what set out earlier than that is no longer on its way. */
   longest = 1;
   /** @type {Map<string, Said & {n: number}>} */
@@ -244,7 +262,7 @@ export class Film {
         this.frames.set(item.event, item.frame);
         break;
       case "hop":
-        insert(this.hops, item);
+        for (const list of [this.hops, ...waysOf(item).map((way) => listOf(this.ways, way))]) insert(list, item);
         this.longest = Math.max(this.longest, item.s1 - item.s0);
         break;
       case "loss":
@@ -539,26 +557,32 @@ function lossesAt(film, s, since, players) {
  * @typedef {ReturnType<typeof layout>} Layout
  */
 
-const HEADINGS = 34; // pixels above the first row
+const HEADINGS = 28; // pixels above the first row
 const ZONE_GAP = 22; // pixels between the players of two servers
-const STRIP = 24; // pixels under a player, for its strip
 const SERVER = 68; // pixels, the height of a server
+const ROOMY = { most: 78, least: 68, rows: 6, strip: 24 }; // a name in the shape, the strip below it
+const COMPACT = { most: 40, least: 37, rows: 24, strip: 6 }; // a name and the strip beside the shape
+const DENSE = { most: 30, least: 4, rows: Infinity, strip: 0 }; // no strip
+const HIGHEST = 800; // pixels of a dense picture, as long as they suffice
 
 /**
  * Where the parts of a pane stand, in pixels of the picture. That is as wide as the pane from 320 to
  * 600 pixels and scaled beyond, so that letters are never smaller than they are meant to be.
- * @param {{servers: string[], rooms: Map<string, number>, broker: string, width: number}} pane
- *   `rooms`: the most players that each server holds
+ * @param {{servers: string[], rooms: Map<string, number>, broker: string, width: number, room?: number}} pane
+ *   `rooms`: the most players that each server holds; `room`: how high it may be, if that can be
  */
-export function layout({ servers, rooms, broker, width: available }) {
+export function layout({ servers, rooms, broker, width: available, room = Infinity }) {
   const width = clamp(available || 600, 320, 600);
   /** @type {(narrow: number, wide: number) => number} */
   const fit = (narrow, wide) => mix(narrow, wide, (width - 320) / 280);
   const held = servers.map((name) => Math.max(1, rooms.get(name) ?? 0));
-  const rows = held.reduce((sum, room) => sum + room, 0);
-  const density = rows <= 6 ? "roomy" : rows <= 12 ? "snug" : "dense";
-  const pitch = { roomy: 78, snug: 62, dense: clamp(720 / rows, 4, 30) }[density];
-  const strip = density === "dense" ? 0 : STRIP;
+  const rows = held.reduce((sum, each) => sum + each, 0);
+  /** @type {(pitch: number) => number} */
+  const tall = (pitch) => held.reduce((sum, each) => sum + Math.max(each * pitch, SERVER + 8) + ZONE_GAP, HEADINGS - ZONE_GAP);
+  const style = [ROOMY, COMPACT].find(({ least, rows: most }) => rows <= most && tall(least) <= room) ?? DENSE;
+  const { strip } = style;
+  let pitch = style.most;
+  while (pitch > style.least && tall(pitch) > Math.min(room, strip ? room : HIGHEST)) pitch -= 1;
   let y = HEADINGS;
   const boxes = servers.map((name, at) => {
     const zone = Math.max(held[at] * pitch, SERVER + 8);
@@ -567,23 +591,22 @@ export function layout({ servers, rooms, broker, width: available }) {
     return { name, x: fit(176, 312), y: top, width: fit(60, 92), height: SERVER };
   });
   const height = Math.max(y - ZONE_GAP, HEADINGS + 140);
-  const [x, barX, slot] = [fit(6, 14), fit(124, 206), fit(15, 20)];
-  // After the slots there must be room for how many were missed.
-  const tail = width < 400 ? 34 : 64;
+  const barX = fit(124, 206);
+  const roomy = style === ROOMY;
+  const radius = roomy ? fit(21, 24) : style === COMPACT ? 11 : clamp(pitch * 0.42, 2, 10);
+  const playerX = style === COMPACT ? fit(18, 26) : fit(31, 60);
+  const beside = playerX + radius + 6;
+  const slots = roomy ? { x: fit(6, 14), size: fit(13, 16), pitch: fit(15, 20), below: fit(27, 30) } : { x: beside, size: 13, pitch: fit(15, 17), below: 4 };
   return {
-    width, height, density, pitch,
-    radius: { roomy: fit(21, 24), snug: 17, dense: clamp(pitch * 0.42, 2, 10) }[density],
-    playerX: fit(31, 60),
+    width, height, pitch, radius, playerX, beside,
+    density: roomy ? "roomy" : strip ? "compact" : "dense",
     bar: { x: barX, y: HEADINGS - 6, width: fit(10, 16), height: height - HEADINGS - strip / 2 },
     servers: boxes,
     broker: {
       x: fit(284, 540), y: (HEADINGS + height - strip) / 2, rx: fit(30, 44), height: 92,
       none: broker === "none",
     },
-    slots: {
-      x, size: fit(13, 16), pitch: slot, below: density === "roomy" ? fit(27, 30) : 23,
-      fit: strip && Math.floor((barX - x - tail) / slot),
-    },
+    slots: { ...slots, fit: strip && Math.floor((barX - 2 - slots.x) / slots.pitch) },
   };
 }
 
@@ -644,13 +667,16 @@ export function brokerLink({ broker }, { x, y, width, height }) {
   return swing(from, { x: broker.x - broker.rx, y: broker.y + spread });
 }
 
+export const STUB = 15; // pixels of a stub at whose end there is no room for words
+const WORDS = 48; // pixels that they take
+
 /** The stub of a way that there is not, towards another server. @type {(layout: Layout, from: Box, to: Box) => Point[]} */
 function noWay({ servers }, from, to) {
   const { x, y, width, height } = from;
   const below = to.y > y;
   const there = servers.filter((one) => one !== from && one.y > y === below);
   const next = there[below ? 0 : there.length - 1];
-  const length = clamp((Math.abs(next.y - y) - height) / 2, 10, 40);
+  const length = clamp(Math.abs(next.y - y) - height - WORDS, STUB, 40);
   const [start, end] = below ? [y + height, y + height + length] : [y, y - length];
   const port = x + (width * (there.findIndex((one) => one === to) + 1)) / (there.length + 1);
   return [{ x: port, y: start }, { x: port, y: end }];
@@ -719,9 +745,12 @@ export const SHAPES = [
 ];
 const HUES = 7; // not as many as the shapes, so that 56 players look different
 
-/** The same colour and shape for a player in every pane. @param {Film[]} films */
-export function castOf(films) {
-  const names = new Set(films.flatMap(({ roles }) => [...roles.keys()]));
+/**
+ * The same colour and shape for a player in every pane, and as before if it had them.
+ * @param {Film[]} films @param {Iterable<string>} [before] players
+ */
+export function castOf(films, before = []) {
+  const names = new Set([...before, ...films.flatMap(({ roles }) => [...roles.keys()])]);
   return new Map([...names].map((name, at) => [name, { hue: `hue-${at % HUES}`, d: SHAPES[at % SHAPES.length] }]));
 }
 
@@ -736,6 +765,8 @@ export function differences(worlds, events) {
 
 // ---- Reading: what a part or a message is, in words
 
+const NEWEST = 12; // events of which it is told what they were for a player
+
 /**
  * What the inspector tells at a moment of an event, a player, a server or Redis, as in “player P1”.
  * @param {Film} film @param {string} open @param {World} world
@@ -743,43 +774,51 @@ export function differences(worlds, events) {
  */
 export function describe(film, open, { s, players, servers, redis }) {
   const [kind, name] = split(open);
-  const hops = film.hops.slice(0, countUpTo(film.hops, s));
-  const count = (/** @type {(hop: Hop) => boolean} */ test) => `${hops.filter(test).length}`;
+  const past = (/** @type {string} */ way) => {
+    const hops = film.ways.get(way) ?? [];
+    return hops.slice(0, countUpTo(hops, s));
+  };
   if (kind === "event") {
     const { player = "", body = "", frame = "" } = film.messages.get(name) ?? {};
-    const own = hops.filter(({ event }) => event === name);
+    const own = past(open);
     // A server knows when it got an event, not when Redis did: that is measured from the server before.
     const before = own.find(({ target }) => target === "redis")?.source ?? "";
     const way = own.filter(({ target }) => target !== "redis").map(({ source, target, ms }) => {
       const parts = source === "redis" ? [before, "redis", target] : [source, target];
-      return [parts.map((part) => shorten(part)).join(" → "), latency(ms) || "–"];
+      return [parts.map((part) => named(part)).join(" → "), latency(ms) || "–"];
     });
     const fates = [...film.roles.values()].flatMap((role) => {
-      const { outcome = "", cause = "" } = slotAt(film, role, name, s) ?? {};
-      return outcome ? [[shorten(role.name), cause ? `missed: ${cause}` : outcome]] : [];
+      const slot = slotAt(film, role, name, s);
+      return slot ? [[named(role.name), fateOf(slot)]] : [];
     });
     return { title: `${quote(body)} from ${shorten(player, LONGEST)}`, facts: [...way, ...fates], texts: [["sent", frame], ["relayed", film.frames.get(name) ?? ""]] };
   }
   if (kind === "server") {
     const { state = "", holds = [], channel = "" } = servers.find((one) => one.name === name) ?? {};
     const facts = [["state", state], ["players", everyone(holds)], ["subscribed to", channel || "nothing"],
-      ["received", count(({ source, target }) => target === name && source !== "redis")],
-      ["published", count(({ source, target }) => source === name && target === "redis")],
-      ["relayed", count(({ source, target }) => source === "redis" && target === name)],
-      ["delivered", count(({ source, target }) => source === name && target !== "redis")]];
+      ...["received", "published", "relayed", "delivered"].map((did) => [did, `${past(`${did} ${name}`).length}`])];
     return { title: `Server ${shorten(name, LONGEST)}`, facts, texts: [] };
   }
   if (kind === "redis") {
     const channels = [...new Set(servers.flatMap(({ channel }) => channel || []))];
     const facts = channels.map((channel) => [channel, everyone(servers.filter((one) => one.channel === channel).map((one) => one.name))]);
     const commands = film.commands.slice(0, countUpTo(film.commands, s)).slice(-6);
-    return { title: `Redis, ${redis}`, facts, texts: commands.map(({ server, text }) => [`from ${shorten(server)}`, text]) };
+    return { title: `Redis, ${redis}`, facts, texts: commands.map(({ server, text }) => [`from ${named(server)}`, text]) };
   }
   const now = players.find((one) => one.name === name);
-  const { heard = 0, missed = 0, twice = 0 } = film.roles.get(name)?.tally.at(s) ?? {};
-  const where = now ? WHEREABOUTS[now.state] || `on ${shorten(now.home)}` : "";
-  return { title: `Player ${shorten(name, LONGEST)}`, facts: [["is", where], ["heard", `${heard}`], ["missed", `${missed}`], ["twice", `${twice}`]], texts: [] };
+  const role = film.roles.get(name) ?? new Role(name);
+  const counts = Object.entries(role.tally.at(s)).map(([outcome, count]) => [outcome, `${count}`]);
+  const where = now ? WHEREABOUTS[now.state] || `on ${named(now.home)}` : "";
+  const said = film.said.slice(0, countUpTo(film.said, s));
+  const fates = said.slice(-NEWEST).flatMap(({ event, player, body }) => {
+    const slot = slotAt(film, role, event, s);
+    return slot ? [[`${quote(body)} from ${named(player)}`, fateOf(slot)]] : [];
+  });
+  return { title: `Player ${shorten(name, LONGEST)}`, facts: [["is", where], ...counts, ...fates], texts: [] };
 }
+
+/** @param {Slot} slot */
+const fateOf = ({ outcome, cause }) => `${outcome}${cause && `: ${cause}`}`;
 
 /** A kind and a name. @param {string} open */
 export const split = (open) => [open.replace(/ .*/s, ""), open.replace(/^\S* /, "")];

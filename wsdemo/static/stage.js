@@ -8,7 +8,7 @@
  * @import { Answer, Box, Hop, Layout, Lost, Model, More, Path, PlayerNow, Point, ServerNow, Slot, ToPython, Traits, World } from "./film.js"
  */
 
-import { Alignment, brokerLink, castOf, clamp, columnsAt, countUpTo, dataOf, describe, differences, distance, ease, everyone, Film, JUST_AFTER, LONGEST, latency, layout, listed, listOf, pathBetween, pathOf, pointAt, px, quote, rowsAt, SHAPES, shorten, split, WHEREABOUTS, wire, worldAt, xy } from "./film.js";
+import { Alignment, brokerLink, castOf, clamp, columnsAt, countUpTo, dataOf, describe, differences, distance, ease, everyone, Film, JUST_AFTER, LONGEST, latency, layout, listed, listOf, named, pathBetween, pathOf, pointAt, px, quote, rowsAt, SHAPES, shorten, split, STUB, WHEREABOUTS, wire, worldAt, xy } from "./film.js";
 
 // ---- Drawing
 
@@ -93,6 +93,7 @@ class Layer {
   }
 }
 
+const LETTER = 7.5; // pixels, about the width of one
 const FEW = 60; // tokens up to which each has its words and can be reached with the tab key
 
 /**
@@ -160,10 +161,10 @@ function paneOf(film) {
 
   /** Draws a player, unless it looks as before. @param {PlayerNow} player */
   function keepPlayer(player) {
-    const { name, state, home, from, reach, presence, progress } = player;
+    const { name, state, home, from, reach, presence, progress, missed } = player;
     const { x = 0, y = 0 } = rows.get(name) ?? {};
     const striped = plan.slots.fit > 0;
-    const sign = [x, y, state, home, from, reach, presence, striped && sharings].join();
+    const sign = [x, y, state, home, from, reach, presence, missed, striped && sharings].join();
     const before = drawn.get(name);
     if (before?.sign === sign) {
       for (const kept of before.log) kept.round = kept.layer.round;
@@ -212,7 +213,7 @@ function paneOf(film) {
     const { bar, broker, playerX, servers } = plan;
     world.servers.forEach((server, at) => server.state === "absent" || drawServer(server, servers[at]));
     const middle = servers.length ? servers[0].x + servers[0].width / 2 : 0;
-    const columns = { players: playerX, balancer: bar.x + bar.width / 2, servers: middle, broker: broker.x };
+    const columns = { players: Math.max(playerX, 24), balancer: bar.x + bar.width / 2, servers: middle, broker: broker.x };
     for (const [text, x] of Object.entries(columns)) parts.write(text, "heading", x, 14, text);
     parts.draw("bar", "rect", { class: "bar", ...bar, rx: bar.width / 2 });
     drawBroker();
@@ -221,7 +222,7 @@ function paneOf(film) {
   /** @param {ServerNow} now @param {Box} box */
   function drawServer({ name, state, holds, channel }, { x, y, width, height }) {
     const key = `server ${name}`;
-    const label = shorten(name, 8);
+    const label = named(name, Math.floor((width - 16) / LETTER));
     const long = label.length > 2;
     const up = state === "up";
     const tip = `Server ${shorten(name, LONGEST)}: ${up ? everyone(holds) : state}`;
@@ -250,37 +251,40 @@ function paneOf(film) {
     const d = `M${px(x - rx)} ${px(top)}v${side}a${px(rx)} ${px(ry)} 0 0 0 ${px(2 * rx)} 0v-${side}`;
     parts.draw("cylinder", "path", { class: look, d, ...(none ? {} : press("redis", "redis", `Redis: ${state}`)) });
     parts.draw("lid", "ellipse", { class: look, cx: x, cy: top, rx, ry });
-    parts.write("cylinder name", none ? "kind middle" : "redis", x, y + 10, none ? (rx < 34 ? "none" : "no broker") : "Redis");
+    parts.write("cylinder name", none ? "kind middle" : "redis", x, y + 10, none ? (rx < 40 ? "" : "no broker") : "Redis");
     const channel = world.servers.find((server) => server.channel)?.channel ?? "";
     if (!none) parts.write("channel", state === "up" ? "channel" : "ill middle", x, y + 28, state === "up" ? shorten(channel, 9) : state);
   }
 
   /** @param {PlayerNow} player */
-  function drawPlayer({ name, state, presence, reach, home, from }) {
-    const { radius: r, density, pitch } = plan;
+  function drawPlayer({ name, state, presence, reach, home, from, missed }) {
+    const { radius: r, density, pitch, bar, beside } = plan;
     const { x, y } = rows.get(name) ?? { x: 0, y: 0 };
     const key = `player ${name}`;
-    const text = shorten(name);
+    const roomy = density === "roomy";
+    const dense = density === "dense";
     const { hue } = lookOf(name);
     const server = plan.servers.find((box) => box.name === (state === "away" ? from : home));
     if (server && reach > 0) {
       links.draw(key, "path", { class: `wire ${state}`, d: dataOf(pathOf(wire(plan, { x, y }, server)), ease(reach)) });
     }
     const opacity = px(presence);
-    const where = `${shorten(name, LONGEST)}: ${WHEREABOUTS[state] || `on ${shorten(home)}`}`;
+    const where = `${shorten(name, LONGEST)}: ${WHEREABOUTS[state] || `on ${named(home)}`}`;
     const ring = { class: `player ${state} ${hue}`, cx: x, cy: y, r, opacity, "data-player": name, "data-state": state };
-    const dense = density === "dense";
     parts.draw(key, "circle", { ...ring, ...press("player", name, where), ...(dense && { tabindex: -1 }) }, "", where);
-    const inside = !dense && text.length <= 4;
+    const inside = roomy && name.length <= 4;
     mark(parts, `${key} mark`, `mark ${state}`, name, { x, y: inside ? y - r * 0.27 : y }, r * (inside ? 0.33 : 0.5), { opacity });
     if (pitch < 13) return;
-    if (inside) parts.write(`${key} name`, `name ${hue}`, x, y + r * 0.62, text);
-    else parts.write(`${key} name`, `name beside ${hue}`, x + r + 6, y - (dense ? 2 : 6), text);
-    if (state === "away" && reach <= 0) parts.write(`${key} away`, "away", x + r + 6, y + (inside ? 4 : 11), "away");
+    const told = missed ? `missed ${missed}` : "";
+    if (told) parts.write(`${key} missed`, "missed", bar.x - 5, roomy ? y + 22 : y - (dense ? 2 : 5), told);
+    const most = Math.floor((bar.x - beside) / LETTER) - (roomy ? 1 : told.length);
+    if (inside) parts.write(`${key} name`, `name ${hue}`, x, y + r * 0.62, named(name));
+    else parts.write(`${key} name`, `name beside ${hue}`, beside, y - (dense ? 2 : 5), named(name, clamp(most, 3, 14)));
+    if (state === "away" && reach <= 0) parts.write(`${key} away`, "away", beside, roomy ? y + 6 : y + 11, "away");
   }
 
   /** One slot for each event that the player should hear. @param {PlayerNow} player */
-  function drawStrip({ name, strip, missed }) {
+  function drawStrip({ name, strip }) {
     const { events, before, differs } = shared;
     const { x, size, pitch, below } = plan.slots;
     const y = (rows.get(name)?.y ?? 0) + below;
@@ -292,15 +296,13 @@ function paneOf(film) {
       drawSlot(events[at], name, slot, box);
       if (differs(events[at], name)) strips.draw(`differs ${name} ${at}`, "rect", { class: "differs", ...box, y: y + size + 2.5, height: 2.5 });
     });
-    const text = plan.width < 400 ? `✕${missed}` : `missed ${missed}`;
-    if (missed) strips.write(`missed ${name}`, "missed", left + strip.length * pitch + 2, y + size - 3, text);
   }
 
   /** @param {string} event @param {string} player @param {Slot} slot @param {Box} box */
   function drawSlot(event, player, { outcome, cause }, box) {
     const { player: sender, body, hue } = saying(event);
     const key = `slot ${player} ${event}`;
-    const tip = `${quote(body)} from ${shorten(sender)}: ${outcome}${cause && `, ${shorten(cause, 40)}`}`;
+    const tip = `${quote(body)} from ${named(sender)}: ${outcome}${cause && `, ${shorten(cause, 40)}`}`;
     const data = { "data-slot": event, "data-for": player, "data-outcome": outcome, "data-open": `event ${event}` };
     strips.draw(key, "rect", { class: `slot ${outcome} ${hue}`, ...box, rx: 3.5, ...data }, "", tip);
     const middle = { x: box.x + box.width / 2, y: box.y + box.width / 2 };
@@ -312,7 +314,7 @@ function paneOf(film) {
   /** The whole way of an event, and how long each hop really took. @param {string} event */
   function drawLight(event) {
     const { hue } = saying(event);
-    const hops = event ? film.hops.filter((hop) => hop.event === event) : [];
+    const hops = film.ways.get(`event ${event}`) ?? [];
     hops.forEach((hop, at) => {
       const path = way(hop);
       if (!path) return;
@@ -349,7 +351,7 @@ function paneOf(film) {
   /** @param {Hop} hop @param {boolean} few */
   function newToken(hop, few) {
     const { body, hue, d } = saying(hop.event);
-    const tip = `${quote(body)}, ${shorten(hop.source)} → ${shorten(hop.target)} ${latency(hop.ms)}${hop.source === "redis" ? " through Redis" : ""}`;
+    const tip = `${quote(body)}, ${named(hop.source)} → ${named(hop.target)} ${latency(hop.ms)}${hop.source === "redis" ? " through Redis" : ""}`;
     const look = { class: hue, transform: "translate(0)", "data-token": hop.event, "data-open": `event ${hop.event}` };
     const node = svg("g", look, svg("path", { class: "token", d, transform: `scale(${few ? 0.8 : 0.5})` }));
     if (few) fill(node, press("event", hop.event, tip), [svg("title", {}, tip)]).prepend(svg("circle", { class: "halo", r: 13 }));
@@ -382,41 +384,45 @@ function paneOf(film) {
     /** @type {Map<string, Lost[]>} */
     const groups = new Map();
     for (const lost of world.losses) listOf(groups, `${lost.item.source} ${lost.item.target} ${lost.item.cause}`).push(lost);
-    /** @type {Map<string, {ended: Lost[], at: Point, under: boolean}>} */
+    /** @type {Map<string, {ended: Lost[], at: Point, look: string}>} */
     const told = new Map();
     for (const [key, group] of groups) {
       const path = way(group[0].item);
       if (!path) continue;
-      const { at, under } = drawLossGroup(key, group.slice(-4), path);
+      const { at, look } = drawLossGroup(key, group, path);
       // What was lost in one place for one cause is told once.
       const { source, cause } = group[0].item;
-      const place = `${source} ${cause} ${under || Math.round(at.x)} ${Math.round(at.y)}`;
+      const place = `${source} ${cause} ${Math.round(at.y)} ${look || Math.round(at.x)}`;
       const ended = [...(told.get(place)?.ended ?? []), ...group.filter(({ fraction }) => fraction >= 1)];
-      if (ended.length) told.set(place, { ended, at, under });
+      if (ended.length) told.set(place, { ended, at, look });
     }
-    for (const [place, { ended, at, under }] of told) {
+    for (const [place, { ended, at: { x, y }, look }] of told) {
       const { target, why, cause } = ended[0].item;
       const targets = [...new Set(ended.map(({ item }) => item.target))];
       const because = (why ?? cause).replace(target, everyone(targets));
       const bodies = [...new Set(ended.map(({ item }) => quote(saying(item.event).body)))];
-      words.write(`lost ${place}`, "loss", at.x, under ? at.y + 24 : at.y - 29, bodies.length > 2 ? `${bodies.length} messages` : listed(bodies));
-      words.write(`why ${place}`, "loss", at.x, under ? at.y + 39 : at.y - 14, shorten(because, 40));
+      const lines = [bodies.length > 2 ? `${bodies.length} messages` : listed(bodies), shorten(because, 40)];
+      const room = plan.width - LETTER * Math.max(...lines.map(({ length }) => length));
+      lines.forEach((line, at) => words.write(`${at} lost ${place}`, `loss ${look}`, look === "aside" ? Math.min(x, room) : x, y + 15 * at, line));
     }
   }
 
-  /** Draws losses of one way, and says where they end. @param {string} key @param {Lost[]} losses @param {Path} path */
+  /** Draws losses of one way, and says where to tell of them. @param {string} key @param {Lost[]} losses @param {Path} path */
   function drawLossGroup(key, losses, path) {
     // On a stub they end side by side; on a wire a little over half of the way, one behind the other.
     const [start, end] = path.points;
+    const [{ x, width }] = plan.servers;
     const stub = start.x === end.x;
-    const back = losses.length - 1;
-    losses.forEach((lost, at) => {
+    const shown = losses.slice(-Math.floor(width / 22));
+    const back = shown.length - 1;
+    shown.forEach((lost, at) => {
       const aside = stub ? (at - back / 2) * 22 : 0;
       const own = { ...path, points: path.points.map(({ x, y }) => ({ x: x + aside, y })) };
       drawLoss(`${key} ${lost.item.event}`, lost, own, stub ? 1 : 0.62 - (back - at) * 0.1);
     });
     const at = pointAt(path, stub ? 1 : 0.62);
-    return { at, under: stub && at.y > start.y };
+    if (stub && path.along[1] <= STUB) return { at: { x: x + width + 6, y: at.y - 3 }, look: "aside" };
+    return stub && end.y > start.y ? { at: { x: at.x, y: at.y + 24 }, look: "under" } : { at: { x: at.x, y: at.y - 29 }, look: "" };
   }
 
   /** @param {string} key @param {Lost} lost @param {Path} path @param {number} reach */
@@ -438,8 +444,8 @@ function paneOf(film) {
   function drawCounts() {
     const { players, servers, counts: { heard, missed, twice } } = world;
     counts.replaceChildren(`heard ${heard} · `, html("b", { class: missed ? "some" : "" }, `missed ${missed}`), ` · twice ${twice}`);
-    const held = servers.map(({ name, holds }) => `${shorten(name)}: ${everyone(holds)}`);
-    const away = players.filter(({ state }) => state === "away").map(({ name }) => `; ${shorten(name)} is away`);
+    const held = servers.map(({ name, holds }) => `${named(name)}: ${everyone(holds)}`);
+    const away = players.filter(({ state }) => state === "away").map(({ name }) => `; ${named(name)} is away`);
     set(picture, "aria-label", `On ${held.join("; on ")}${away.join("")}`);
   }
 
@@ -451,7 +457,7 @@ function paneOf(film) {
 /** What a part is called, as in “server A”. @param {string} open */
 function nameOf(open) {
   const [kind, name] = split(open);
-  return kind === "redis" ? "Redis" : kind === "server" ? `server ${shorten(name)}` : shorten(name);
+  return kind === "redis" ? "Redis" : kind === "server" ? `server ${named(name)}` : named(name);
 }
 
 /** @param {string} action @param {string} label @param {string} [face] @param {Attributes} [more] */
@@ -639,6 +645,7 @@ class Stage {
   last = 0;
   frame = 0;
   width = 0;
+  height = 0;
   actions = 0;
   patience = 0;
   key = "";
@@ -699,10 +706,11 @@ class Stage {
   /** Finds room for everything in all runs, so that the panes line up. */
   _plan() {
     const rooms = new Map(this.films.flatMap((film) => [...film.rooms]).sort(([, a], [, b]) => a - b));
-    const zoom = this.full && innerWidth > innerHeight ? Math.max(1, innerHeight / FULL_HEIGHT) : 1;
-    const width = this.width / zoom;
-    this.cast = castOf(this.films);
-    this.layouts = this.films.map(({ servers, broker }) => layout({ servers, broker, rooms, width }));
+    const filled = this.full && innerWidth > innerHeight;
+    const zoom = filled ? Math.max(1, innerHeight / FULL_HEIGHT) : 1;
+    const [width, room] = [this.width / zoom, filled ? this.height / zoom : Infinity];
+    this.cast = castOf(this.films, this.cast.keys());
+    this.layouts = this.films.map(({ servers, broker }) => layout({ servers, broker, rooms, width, room }));
     this.worlds = [];
   }
 
@@ -1011,9 +1019,10 @@ class Stage {
     this.root.style.setProperty("--columns", `${columns}`);
     this.root.classList.toggle("narrow", available < 640);
     this.root.classList.toggle("wide", available >= 1200);
-    const width = shown[0]?.picture.clientWidth ?? 0;
-    if (!width || Math.abs(width - this.width) < 1) return;
-    this.width = width;
+    const { clientWidth: width = 0, clientHeight: height = 0 } = shown[0]?.picture ?? {};
+    const same = Math.abs(width - this.width) < 1 && (!this.full || Math.abs(height - this.height) < 1);
+    if (!width || same) return;
+    [this.width, this.height] = [width, height];
     this._plan();
     this.draw();
   }
@@ -1057,7 +1066,7 @@ class Stage {
     jump.addEventListener("change", () => this.jump(jump.selectedIndex));
     controls.element.addEventListener("input", () => this._drawControls());
     controls.element.addEventListener("submit", (event) => event.preventDefault());
-    this.resized.observe(root);
+    for (const element of [root, this.places]) this.resized.observe(element);
     this.seen.observe(root);
   }
 
