@@ -15,7 +15,7 @@ import pytest
 
 from tests.conftest import dial, within
 from wsdemo import Cluster, Stage, compare, open_cluster, scenarios
-from wsdemo.controls import LiveCluster
+from wsdemo.controls import ENDED, LiveCluster
 from wsdemo.story import tell
 from wsdemo.trace import SCHEMA_VERSION, Trace, save_traces
 
@@ -88,7 +88,7 @@ class Pretended:
         """A player, who is no better than the cluster."""
         return self
 
-    def on_renewal(self, callback: Callable[[], object]) -> Callable[[], None]:
+    def on_run_change(self, callback: Callable[[], object]) -> Callable[[], None]:
         """Remember whom to tell."""
         self.callbacks.append(callback)
         return lambda: self.callbacks.remove(callback)
@@ -245,6 +245,17 @@ async def test_the_button_for_another_broker_begins_a_new_run(browser: Browser) 
     assert (await browser.ask(action="send", part="player P1", body="jump"))["type"] == "done"
     await asyncio.sleep(0)
     assert browser.items[-1]["type"] == "outcome"
+
+
+async def test_when_the_cluster_stops_no_button_can_be_pressed_any_more(browser: Browser) -> None:
+    """Whoever stops it: every button says that the run has ended, and the picture stays."""
+    cluster = cluster_of(browser)
+    before = browser.stage.runs
+    await cluster.stop()
+    assert browser.stage.runs is before
+    assert set(browser.stage.acts) >= {"player P1", "server A", "redis redis", "cluster cluster"}
+    whys = {offer.get("why") for offers in browser.stage.acts.values() for offer in offers}
+    assert whys == {ENDED}
 
 
 async def test_a_new_view_asks_for_the_rest(browser: Browser) -> None:

@@ -142,6 +142,7 @@ class Cluster:
 
     async def _end_this_run(self, part_with: Callable[[Player], Awaitable[None]]) -> None:
         self.trace.end()
+        self._tell_watchers()
         await self._parts.give_up_what_is_frozen()
         try:
             await asyncio.gather(*map(part_with, self.players.values()))
@@ -285,8 +286,8 @@ class Cluster:
         check_known("broker", broker, BROKERS)
         await self._change(lambda: self._renew(broker))
 
-    def on_renewal(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back each time a new run stands; the result, when called, ends that."""
+    def on_run_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back each time a run ends, and when another one stands; the result ends that."""
 
         def call() -> None:
             callback()
@@ -332,6 +333,9 @@ class Cluster:
             ) from error
         if self._state == "changing":  # and not stopped meanwhile
             self._state = "running"
+        self._tell_watchers()
+
+    def _tell_watchers(self) -> None:
         for watcher in tuple(self._watchers):
             watcher()
 

@@ -15,6 +15,7 @@ from wsdemo.trace import HasTrace
 
 __all__ = ["Act", "LiveCluster", "Offer", "carry_out", "offers"]
 
+ENDED = "This run has ended: the cluster is stopped, or about to start anew."
 MAX_BODY = 200  # characters that the stage's text field may send
 
 
@@ -63,8 +64,11 @@ class LiveCluster(HasTrace, Protocol):
     def player(self, name: str) -> LivePlayer:
         """The player of that name. Raises `ValueError`."""
 
-    def on_renewal(self, callback: Callable[[], None]) -> Callable[[], None]:
-        """Call back each time a new run, with a new trace, stands; the result ends that."""
+    def on_run_change(self, callback: Callable[[], None]) -> Callable[[], None]:
+        """Call back each time a run ends, and when another, with a new trace, stands.
+
+        The result ends that.
+        """
 
     async def settle(self) -> None:
         """Return when nothing more can happen without a new action."""
@@ -120,6 +124,13 @@ def offers(cluster: LiveCluster, health: Mapping[str, str]) -> dict[str, list[Of
 
     `health` says which parts are "down" or "frozen"; whatever is not in it is up.
     """
+    found = _offers(cluster, health)
+    if not cluster.trace.ended:
+        return found
+    return {part: [msgspec.structs.replace(offer, why=ENDED) for offer in of] for part, of in found.items()}
+
+
+def _offers(cluster: LiveCluster, health: Mapping[str, str]) -> dict[str, list[Offer]]:
     found = {
         f"player {name}": list(_for_player(cluster, name, player, health))
         for name, player in cluster.players.items()

@@ -90,7 +90,7 @@ class Stage(anywidget.AnyWidget):
     acts = traitlets.Dict().tag(sync=True)
 
     _unwatch_trace: Callable[[], None] | None = None
-    _unwatch_renewal: Callable[[], None] | None = None
+    _unwatch_runs: Callable[[], None] | None = None
     _hear_no_more: Callable[[], None] | None = None
 
     def __init__(self, source: Source | str | PathLike[str]) -> None:
@@ -110,7 +110,7 @@ class Stage(anywidget.AnyWidget):
         )
         self.on_msg(self._on_message)
         if self._cluster is not None:
-            self._unwatch_renewal = self._cluster.on_renewal(self._renew)
+            self._unwatch_runs = self._cluster.on_run_change(self._change_run)
             self._hear_no_more = hear_while_awaiting(self.model_id or "")
 
     def save_html(self, path: str | PathLike[str]) -> None:
@@ -128,10 +128,10 @@ class Stage(anywidget.AnyWidget):
 
     def close(self) -> None:
         """Take the stage out of the page; the cluster goes on."""
-        for end in (self._unwatch_trace, self._unwatch_renewal, self._hear_no_more):
+        for end in (self._unwatch_trace, self._unwatch_runs, self._hear_no_more):
             if end:
                 end()
-        self._unwatch_trace = self._unwatch_renewal = None
+        self._unwatch_trace = self._unwatch_runs = None
         super().close()
 
     def _tell(self) -> None:
@@ -147,9 +147,12 @@ class Stage(anywidget.AnyWidget):
         if self._cluster is not None:
             self._unwatch_trace = self._cluster.trace.watch(self._on_record)
 
-    def _renew(self) -> None:
-        """The cluster was started anew, by a button of this stage or by anybody else."""
+    def _change_run(self) -> None:
+        """The cluster stops or was started anew, by a button of this stage or by anybody else."""
         assert self._cluster is not None
+        if self._cluster.trace is self._told[0].trace:
+            self.acts = self._offer()
+            return
         self._found = traces(self._cluster)
         self._tell()
         with self.hold_sync():  # a page gets both at once
