@@ -623,7 +623,9 @@ class TestAnotherBroker:
             await cluster.kill_server("C")
             await cluster.settle()
             first, url, told = cluster.trace, cluster.url, list[str]()
-            unwatch = cluster.on_run_change(lambda: told.append(f"{cluster.broker} {cluster.trace.ended}"))
+            unwatch = cluster.on_run_change(
+                lambda: told.append(f"{cluster.broker} {cluster.trace.ended}")
+            )
             await cluster.change_broker("pubsub")
             assert (first.ended, cluster.trace is first, cluster.url) == (True, False, url)
             assert cluster.trace[0].kind == "step"

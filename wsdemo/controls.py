@@ -127,7 +127,10 @@ def offers(cluster: LiveCluster, health: Mapping[str, str]) -> dict[str, list[Of
     found = _offers(cluster, health)
     if not cluster.trace.ended:
         return found
-    return {part: [msgspec.structs.replace(offer, why=ENDED) for offer in of] for part, of in found.items()}
+    return {
+        part: [msgspec.structs.replace(offer, why=ENDED) for offer in of]
+        for part, of in found.items()
+    }
 
 
 def _offers(cluster: LiveCluster, health: Mapping[str, str]) -> dict[str, list[Offer]]:
