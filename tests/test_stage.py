@@ -93,6 +93,10 @@ class Pretended:
         self.callbacks.append(callback)
         return lambda: self.callbacks.remove(callback)
 
+    def beat(self, caption: str) -> None:
+        """Tell what follows under this caption."""
+        self.trace.append("step", "scenario", caption=caption)
+
     async def settle(self) -> None:
         """Come to rest, or not."""
         self.asked.append("settle")
@@ -232,6 +236,27 @@ async def test_the_buttons_break_and_heal_real_parts(browser: Browser) -> None:
     told = [(item["part"], item["state"]) for item in browser.items if item["type"] == "health"]
     assert told == [("A", "down"), ("A", "up"), ("B", "frozen"), ("B", "up"), ("C", "up")]
     assert base64.b64decode(browser.stage._repr_mimebundle_()[0]["image/png"])
+
+
+async def test_each_button_begins_a_beat_that_says_what_it_did(browser: Browser) -> None:
+    """So that a run made by hand can be read, stepped through and saved like any other."""
+    for part, act in [
+        ("player P1", {"action": "send", "body": " {name} jumps "}),
+        ("player P1", {"action": "reconnect", "choice": "B"}),
+        ("player P1", {"action": "reconnect"}),
+        ("server A", {"action": "kill"}),
+        ("cluster cluster", {"action": "add-player"}),
+    ]:
+        assert (await browser.ask(part=part, **act))["type"] == "done"
+    assert (await browser.ask(part="player P1", action="send", body=" "))["type"] == "failed"
+    await asyncio.sleep(0)
+    assert [item["caption"] for item in browser.items if item["type"] == "beat"] == [
+        "P1 says “{name} jumps”",
+        "P1 reconnects to B",
+        "P1 reconnects",
+        "Server A is killed",
+        "A player joins",
+    ]
 
 
 async def test_the_button_for_another_broker_begins_a_new_run(browser: Browser) -> None:

@@ -178,9 +178,14 @@ class Cluster:
         self._require_running()
         if self.before_step:
             await self.before_step()
-        self._record_step(caption, notes)
+        self.beat(caption, notes)
         yield
         await self.settle()
+
+    def beat(self, caption: str, notes: str = "") -> None:
+        """Begin a beat and wait for nothing: what happens from now on is told under its caption."""
+        self._require_running()
+        self._record_step(caption, notes)
 
     async def settle(self, timeout: float = SETTLE_TIMEOUT) -> None:
         """Return when all that was done before this call has had its effect.

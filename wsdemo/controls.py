@@ -70,6 +70,9 @@ class LiveCluster(HasTrace, Protocol):
         The result ends that.
         """
 
+    def beat(self, caption: str) -> None:
+        """Tell what happens from now on under this caption."""
+
     async def settle(self) -> None:
         """Return when nothing more can happen without a new action."""
 
@@ -217,7 +220,12 @@ async def carry_out(cluster: LiveCluster, act: Act) -> str:
     kind, _, name = act.part.partition(" ")
     if (kind, act.action) not in _DEEDS:
         raise ValueError(f"the stage cannot do {act.action!r} to {act.part!r}")
-    await _DEEDS[kind, act.action](cluster, name, act)
+    caption, deed = _DEEDS[kind, act.action]
+    if caption:
+        to = f" to {act.choice}" if act.choice else ""
+        body = _body(act.body) if act.action == "send" else ""
+        cluster.beat(caption.format(name=name, to=to, body=body))
+    await deed(cluster, name, act)
     text = _renewed(act.choice) if act.action == "change-broker" else ""
     if act.action != "freeze":  # what is frozen does not come to rest
         text = await _settled(cluster) or text
@@ -226,27 +234,52 @@ async def carry_out(cluster: LiveCluster, act: Act) -> str:
 
 _Deed = Callable[[LiveCluster, str, Act], Awaitable[object]]
 
-_DEEDS: dict[tuple[str, str], _Deed] = {
-    ("player", "send"): lambda cluster, name, act: cluster.player(name).send(_body(act.body)),
-    ("player", "disconnect"): lambda cluster, name, act: cluster.player(name).disconnect(),
-    ("player", "reconnect"): lambda cluster, name, act: cluster.player(name).reconnect(
-        act.choice or None
+# What is done, and the caption under which it is told; a new start has its own.
+_DEEDS: dict[tuple[str, str], tuple[str, _Deed]] = {
+    ("player", "send"): (
+        "{name} says “{body}”",
+        lambda cluster, name, act: cluster.player(name).send(_body(act.body)),
     ),
-    ("server", "kill"): lambda cluster, name, act: cluster.kill_server(name),
-    ("server", "restart"): lambda cluster, name, act: cluster.restart_server(name),
-    ("server", "freeze"): lambda cluster, name, act: cluster.freeze_server(name),
-    ("server", "thaw"): lambda cluster, name, act: cluster.thaw_server(name),
-    ("redis", "stop"): lambda cluster, name, act: cluster.stop_redis(),
-    ("redis", "start"): lambda cluster, name, act: cluster.start_redis(),
-    ("redis", "freeze"): lambda cluster, name, act: cluster.freeze_redis(),
-    ("redis", "thaw"): lambda cluster, name, act: cluster.thaw_redis(),
-    ("cluster", "add-player"): lambda cluster, name, act: _add(
-        cluster.join, (f"P{n}" for n in range(1, 1000)), cluster
+    ("player", "disconnect"): (
+        "{name} disconnects",
+        lambda cluster, name, act: cluster.player(name).disconnect(),
     ),
-    ("cluster", "add-server"): lambda cluster, name, act: _add(
-        cluster.add_server, string.ascii_uppercase, cluster
+    ("player", "reconnect"): (
+        "{name} reconnects{to}",
+        lambda cluster, name, act: cluster.player(name).reconnect(act.choice or None),
     ),
-    ("cluster", "change-broker"): lambda cluster, name, act: cluster.change_broker(act.choice),
+    ("server", "kill"): (
+        "Server {name} is killed",
+        lambda cluster, name, act: cluster.kill_server(name),
+    ),
+    ("server", "restart"): (
+        "Server {name} is restarted",
+        lambda cluster, name, act: cluster.restart_server(name),
+    ),
+    ("server", "freeze"): (
+        "Server {name} freezes",
+        lambda cluster, name, act: cluster.freeze_server(name),
+    ),
+    ("server", "thaw"): (
+        "Server {name} thaws",
+        lambda cluster, name, act: cluster.thaw_server(name),
+    ),
+    ("redis", "stop"): ("Redis stops", lambda cluster, name, act: cluster.stop_redis()),
+    ("redis", "start"): ("Redis starts", lambda cluster, name, act: cluster.start_redis()),
+    ("redis", "freeze"): ("Redis freezes", lambda cluster, name, act: cluster.freeze_redis()),
+    ("redis", "thaw"): ("Redis thaws", lambda cluster, name, act: cluster.thaw_redis()),
+    ("cluster", "add-player"): (
+        "A player joins",
+        lambda cluster, name, act: _add(cluster.join, (f"P{n}" for n in range(1, 1000)), cluster),
+    ),
+    ("cluster", "add-server"): (
+        "A server is added",
+        lambda cluster, name, act: _add(cluster.add_server, string.ascii_uppercase, cluster),
+    ),
+    ("cluster", "change-broker"): (
+        "",
+        lambda cluster, name, act: cluster.change_broker(act.choice),
+    ),
 }
 
 

@@ -51,6 +51,8 @@ async def test_lesson_04_in_jupyterlab(page: Page, lab: Lab) -> None:
 
     await live.get_by_label("What it says").fill("hello")
     await live.get_by_role("button", name="Send", exact=True).click()
-    await expect(live.locator("[data-slot][data-for='P3'][data-outcome='heard']")).to_have_count(1)
+    heard = live.locator("[data-slot][data-for='P3'][data-outcome='heard']")
+    await expect(heard).to_have_count(1, timeout=30_000)  # once the picture has caught up
     assert lab.ask_kernel("[event.body for event in p3.heard]") == "['hello']"
+    await expect(live.locator(".caption")).to_have_text("P1 says “hello”")
     await page.screenshot(path=ARTEFACTS / "lab_04_live.png")

@@ -93,7 +93,7 @@ class Layer {
   }
 }
 
-const LETTER = 7.5; // pixels, about the width of one
+const LETTER = 8; // pixels, about the width of one
 const FEW = 60; // tokens up to which each has its words and can be reached with the tab key
 
 /**
