@@ -220,6 +220,14 @@ def test_a_module_that_would_end_the_page_is_refused(
         page.page({}, "Title")
 
 
+def test_no_white_space_is_taken_out_of_a_string() -> None:
+    """What goes around braces, and at the ends of lines, stands in code alone."""
+    strings = r'"(?:[^"\\\n]|\\.)*"'
+    sources = "".join(page._read(name) for name in ("film.js", "stage.js"))
+    code = re.sub(r"/\*\*.*?\*/|^\s*//.*?$|^import .*?$", "", sources, flags=re.M | re.S)
+    assert re.findall(strings, page.module()) == re.findall(strings, code)
+
+
 def test_the_module_is_film_and_stage_in_one() -> None:
     """It imports nothing, has no comments, exports what a page needs, and is under 60 kB."""
     text = page.module()
@@ -227,5 +235,5 @@ def test_the_module_is_film_and_stage_in_one() -> None:
     assert "/**" not in text
     assert " // " not in text
     assert re.findall(r"\bexport (?:const|function) (\w+)", text) == ["mount", "open"]
-    assert text.rstrip().endswith("export default { render };")
+    assert text.rstrip().endswith("export default {render};")
     assert len(text.encode()) < 60_000

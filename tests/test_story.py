@@ -879,13 +879,82 @@ def test_what_a_thawed_redis_still_had_is_passed_on_after_the_thaw() -> None:
     tells_one_beat_after_the_other(trace, story)
     puts_causes_before_effects(trace, story)
     thaw = of(story, Health)[-1]
-    for hop in of(story, Hop):
-        if "redis" in (hop.source, hop.target):
-            assert hop.s0 >= thaw.s
+    hops = of(story, Hop)
+    assert all(hop.s0 >= thaw.s for hop in hops if hop.source == "redis")
+    assert [hop.s1 < thaw.s for hop in hops if hop.target == "redis"] == [True]
     assert [outcome.outcome for outcome in of(story, Outcome) if outcome.player == "P1"] == [
         "missed",
         "heard",
     ]
+
+
+FROZEN = "fault A reason=frozen"
+SENT = "send P2 A P2-1 body=jump"
+
+
+def test_a_message_waits_at_a_server_that_stands_still() -> None:
+    """It gets there, once, is seen to be there as long as that lasts, and then goes on."""
+    received = f"receive A P2 P2-1 body=jump\n{LOCAL}\ndeliver A P1 P2-1\nhear P1 A P2-1"
+    trace = written(
+        *("none", P1_ON_A, SETTLED, FROZEN, SENT, SETTLED, "step scenario caption=Thaw"),
+        *("heal A reason=thawed", received, SETTLED),
+    )
+    story = tell(trace)
+    fault, heal = of(story, Health)
+    (there,) = [hop for hop in of(story, Hop) if hop.target == "A"]
+    assert fault.s <= there.s0 < there.s1 < heal.s
+    assert min(hop.s0 for hop in of(story, Hop) if hop.source == "A") >= heal.s
+    for truth in TRUTHS:
+        truth(trace, story)
+
+
+def test_a_message_waits_at_redis_and_at_subscribers_that_stand_still() -> None:
+    """As long as Redis stands still no server gets it, and as long as B does its players do not."""
+    frozen = [f"fault {part} reason=frozen" for part in ("redis", "B")]
+    trace = written(
+        *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, frozen[0], SAID, "heal redis reason=thawed"),
+        *(frozen[1], PUBLISHED, HEARD, SETTLED, "heal B reason=thawed", TO_P1_ON_B, SETTLED),
+    )
+    story = tell(trace)
+    redis_goes_on, _, b_goes_on = of(story, Health)[1:]
+    ways = [(hop.source, hop.target) for hop in of(story, Hop)]
+    assert ways[:2] == [("P2", "A"), ("A", "redis")]
+    assert sorted(ways[2:]) == [("A", "P2"), ("B", "P1"), ("redis", "A"), ("redis", "B")]
+    for hop in of(story, Hop):
+        assert (hop.s0 >= redis_goes_on.s) == (hop.source in ("redis", "B") or hop.target == "P2")
+        assert (hop.s0 >= b_goes_on.s) == (hop.source == "B")
+    for truth in TRUTHS:
+        truth(trace, story)
+
+
+@pytest.mark.parametrize(
+    ("part", "records"),
+    [
+        ("A", ("none", P1_ON_A, SETTLED, FROZEN, SENT, SETTLED, "fault A reason=killed")),
+        (
+            "B",
+            (
+                *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, "fault B reason=frozen", SAID),
+                *(PUBLISHED, HEARD, SETTLED, "fault B reason=killed"),
+            ),
+        ),
+        (
+            "redis",
+            (
+                *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, "fault redis reason=frozen", SAID),
+                *("fault redis reason=stopped", "unpublished A redis P2-1 reason=x"),
+            ),
+        ),
+    ],
+)
+def test_what_waits_at_a_part_dies_with_it(part: str, records: tuple[str, ...]) -> None:
+    """It was lost in there, and is not sent a second time in order to be lost."""
+    story = tell(written(*records, SETTLED))
+    (loss,) = [loss for loss in of(story, Loss) if "P1" in loss.players]
+    assert (loss.source, loss.target) == (part, part)
+    assert loss.why == f"lost with {part.replace('redis', 'Redis')}"
+    assert loss.s0 >= of(story, Health)[-1].s
+    assert len([hop for hop in of(story, Hop) if hop.target == part and hop.source != part]) == 1
 
 
 def test_the_players_of_a_killed_server_are_away_and_then_elsewhere() -> None:

@@ -78,7 +78,9 @@ def module() -> str:
     stage = re.sub(r"^import .*;\n", "", _read("stage.js"), count=1, flags=re.M)
     comments = r"/\*\*.*?\*/|^\s*//.*?$|\s// [^\"'`]*?$"
     text = re.sub(comments, "", film + stage, flags=re.M | re.S)
-    return re.sub(r"^\s+|(?<=[{(\[,;])\n\s*|\n\s*(?=[})\]])", "", text, flags=re.M)
+    return re.sub(
+        r"^\s+|(?<=\{)\s+|\s+(?=\})|(?<=[(\[,;])\n\s*|\n\s*(?=[)\]])", "", text, flags=re.M
+    )
 
 
 def style() -> str:

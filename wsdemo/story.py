@@ -5,8 +5,8 @@ as any other, causes before effects, and what overlapped to move together. So ea
 story time `s`, in hops: an arrival comes one hop after its departure, what a scenario does comes
 after all that had arrived before it, and two messages on one link keep a distance. Steps and
 settles are barriers. A fault is something that the scenario does; what is lost by it sets out after
-it, and what a part does once it is back comes after its return. The stage and the timeline draw
-what this module tells, and nothing else.
+it, and what a part does once it is back comes after its return; what gets to a part that stands
+still waits there. The stage and the timeline draw what this module tells, and nothing else.
 """
 
 from __future__ import annotations
@@ -92,7 +92,7 @@ class Hop(_Item, frozen=True):
 class Loss(_Item, frozen=True):
     """A message set out from `source` and never got to `target`, so these players missed it.
 
-    `why` is what stands beside it in a picture.
+    If both are one, it was lost in there. `why` is what stands beside it in a picture.
     """
 
     s0: float
@@ -199,6 +199,7 @@ class _Way:
     received: Record | None = None
     departs: float = 0.0  # from the server that received it
     through_hub: bool = False
+    waits: dict[str, float] = field(default_factory=dict)  # at parts that stand still, since when
     framed: bool = False
     relayed: dict[str, float] = field(default_factory=dict)
     delivered: dict[str, tuple[float, Record]] = field(default_factory=dict)
@@ -226,6 +227,7 @@ class Teller:
         self._falls: defaultdict[str, list[tuple[int, float]]] = defaultdict(list)  # record, time
         self._back: defaultdict[str, float] = defaultdict(float)  # part -> since when
         self._ill: dict[str, float] = {}  # part -> since when
+        self._frozen: set[str] = set()  # parts
         self._added: set[str] = set()  # servers
         self._linked: dict[str, str] = {}  # server that is subscribed -> channel
         self._channel = ""
@@ -315,16 +317,24 @@ class Teller:
             body = str(record.data.get("body", ""))
             items.append(Said(said, record.event, player, body, _frame(record)))
         match record.kind:
+            case "send" if record.peer in self._frozen:
+                s = way.said
+                items.append(self._wait(way, record.at, record.peer, s))
             case "receive":
-                s0 = self._reach(record, way.said)
-                s = s0 + 1
+                s = self._reach(way, record)
+                if not way.waits.pop(record.at, 0.0):
+                    ms = _ms(way.sent, record)
+                    items.append(Hop(s - 1, s, record.event, record.peer, record.at, ms))
                 way.received = record
                 way.departs = self._after(f"{record.at} out", max(s, self._back[record.at]))
-                ms = _ms(way.sent, record)
-                items.append(Hop(s0, s, record.event, record.peer, record.at, ms))
+                if "redis" in self._frozen and self._about.get("broker") != "none":
+                    way.through_hub = True
+                    items.append(self._wait(way, record.at, "redis", way.departs))
             case "publish":
                 items += self._tell_hub(way, record)
                 s = max(way.departs + 1, self._beat)
+                held_up = sorted(self._frozen & self._linked.keys() - way.relayed.keys())
+                items += [self._wait(way, "redis", server, s) for server in held_up]
                 receivers = f"→ {record.data['receivers']}" if "receivers" in record.data else ""
                 channel = self._linked.get(record.at, self._channel)
                 items.append(Command(s, record.at, _words("PUBLISH", channel, receivers)))
@@ -354,12 +364,24 @@ class Teller:
                 s = way.said
         return s, items
 
-    def _reach(self, record: Record, said: float) -> float:
-        """When what a player said set out for its server; if the player has gone since, at once."""
+    def _wait(self, way: _Way, source: str, target: str, s: float) -> Item:
+        """A message goes to a part that stands still, and stays there until it goes on."""
+        s = self._depart(source, target, s)
+        way.waits[target] = s + 1
+        self._end = max(self._end, s + 1)
+        return Hop(s, s + 1, way.sent.event, source, target)
+
+    def _reach(self, way: _Way, record: Record) -> float:
+        """When what a player said is at its server.
+
+        If the player has gone since, it left at once.
+        """
         player, server = record.peer, record.at
+        if server in way.waits:
+            return max(way.waits[server], self._back[server])
         if self._place.get(player) == server:
-            return self._depart(player, server, said)
-        return self._space(player, server, max(said, self._beat))
+            return self._depart(player, server, way.said) + 1
+        return self._space(player, server, max(way.said, self._beat)) + 1
 
     def _tell_hub(self, way: _Way, record: Record) -> Iterator[Item]:
         """The hop to the hub, once: its answer and the first relay may come in either order."""
@@ -374,9 +396,13 @@ class Teller:
         items: list[Item] = []
         if record.peer:
             items += self._tell_hub(way, record)
-            s0 = self._depart(record.peer, record.at, way.departs + 1)
-            s, ms = s0 + 1, _ms(way.received, record)
-            items.append(Hop(s0, s, record.event, record.peer, record.at, ms))
+            way.waits.pop(record.peer, None)
+            if record.at in way.waits:
+                s = max(way.waits.pop(record.at), self._back[record.at])
+            else:
+                s0 = self._depart(record.peer, record.at, way.departs + 1)
+                s, ms = s0 + 1, _ms(way.received, record)
+                items.append(Hop(s0, s, record.event, record.peer, record.at, ms))
         else:
             s = way.departs
         way.relayed[record.at] = s
@@ -412,6 +438,7 @@ class Teller:
         state = _STATES.get(reason) if record.kind == "fault" else "up"
         if state is None or record.peer:
             return now, []
+        (self._frozen.add if state == "frozen" else self._frozen.discard)(part)
         if state == "up":
             now = self._back[part] = max(now, self._ill.get(part, -DWELL) + DWELL)
         else:
@@ -486,7 +513,9 @@ class Teller:
             s0 = self._set_out(missed[0], source, target)
             self._end = max(self._end, s0 + 1)
             players = [fate.player for fate in missed]
-            yield Loss(s0, s0 + 1, event, source, target, players, cause, _why(cause, target))
+            yield Loss(
+                s0, s0 + 1, event, source, target, players, cause, _why(cause, source, target)
+            )
             for player in players:
                 yield Outcome(s0 + 1, event, player, "missed", cause)
 
@@ -494,6 +523,9 @@ class Teller:
         """Between which two parts the event was lost for the player."""
         way = self._ways[fate.event]
         receiver = way.received.at if way.received else way.sent.peer
+        died = {"never reached a server": receiver, "redis down": "redis"}
+        if fate.cause in _BY_FAULT and died.get(fate.cause, fate.server) in way.waits:
+            return (died.get(fate.cause, fate.server),) * 2
         match fate.cause:
             case "never reached a server":
                 return way.sent.at, receiver
@@ -511,7 +543,9 @@ class Teller:
         """When a message that was lost left the part it got to: after the fault that cost it."""
         way = self._ways[fate.event]
         s = way.relayed.get(source, way.departs)
-        if way.received is None:
+        if source == target:
+            s = way.waits[source]
+        elif way.received is None:
             s = way.said
         elif source == "redis":
             s = way.departs + 1
@@ -534,8 +568,10 @@ class Teller:
         return falls[at][1]
 
 
-def _why(cause: str, target: str) -> str:
+def _why(cause: str, source: str, target: str) -> str:
     """A cause in the few words that a picture has room for."""
+    if source == target:
+        return f"lost with {target.replace('redis', 'Redis')}"
     match cause:
         case "no broker between servers":
             return f"no way to {target}"

@@ -260,9 +260,10 @@ class _Drawing:
         for loss, after in zip_longest(losses, losses[1:]):
             x, y = self._loss(loss)
             same = after and (after.source, after.target) == (loss.source, loss.target)
-            if not same or after.cause != loss.cause or after.s1 - loss.s1 > CAUSE_WIDTH:
+            cause = _cause(loss)
+            if not same or _cause(after) != cause or after.s1 - loss.s1 > CAUSE_WIDTH:
                 colour, _ = self._style(self._senders[loss.event])
-                self._ax.text(x + 0.2, y, loss.cause, fontsize=7, color=colour, va="center")
+                self._ax.text(x + 0.2, y, cause, fontsize=7, color=colour, va="center")
 
     def _loss(self, item: Loss) -> tuple[float, float]:
         colour, _ = self._style(self._senders[item.event])
@@ -284,6 +285,10 @@ class _Drawing:
         x, y = self._x(item.s), self._lanes[item.server]
         marker = "o" if item.up else "x"
         self._ax.plot(x, y, marker=marker, markersize=5, color=REDIS, zorder=3)
+
+
+def _cause(loss: Loss) -> str:
+    return loss.why if loss.source == loss.target else loss.cause
 
 
 def _shortened(text: str) -> str:

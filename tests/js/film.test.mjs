@@ -407,6 +407,33 @@ test("a server is up, frozen, down; one that is added was not there before", () 
   assert.deepEqual([worldAt(film, 8).redis, worldAt(film, 9).redis], ["up", "down"]);
 });
 
+test("a part that stands still counts what has come to it, until it goes on or dies", () => {
+  const health = (s, part, state) => ({ type: "health", s, part, state });
+  const film = new Film({
+    ...pubsub, end: 20,
+    items: [
+      ...joins, hop("P2-1", 2, "P2", "A"), health(4, "A", "frozen"), health(4, "redis", "frozen"),
+      hop("P2-2", 4, "P2", "A"), hop("P1-1", 5, "P1", "A"), hop("P3-1", 5, "B", "redis"),
+      health(9, "A", "up"), hop("P2-3", 9, "P2", "A"), health(10, "redis", "down"),
+    ],
+  });
+  const waiting = (s) => [worldAt(film, s).servers[0].waiting, worldAt(film, s).waiting];
+  assert.deepEqual([3.5, 4.5, 5, 6, 8.9, 9.5, 10].map(waiting), [[0, 0], [0, 0], [1, 0], [2, 1], [2, 1], [0, 1], [0, 0]]);
+  assert.equal(film.isStill(4.5, 5), false);
+  assert.equal(film.isStill(7, 8), true);
+  const state = (s) => Object.fromEntries(describe(film, "server A", worldAt(film, s)).facts).state;
+  assert.deepEqual([5, 6, 9.5].map(state), ["frozen, 1 waits", "frozen, 2 wait", "up"]);
+});
+
+test("what was lost in a part is seen at its foot", () => {
+  const plan = layout({ servers: ["A", "B"], rooms: new Map(), broker: "pubsub", width: 600 });
+  for (const part of ["A", "redis"]) {
+    const { x, y } = pointAt(pathBetween(plan, new Map(), part, part), 1);
+    const box = part === "A" ? plan.servers[0] : { x: plan.broker.x, width: 0, y: plan.broker.y, height: plan.broker.height / 2 };
+    assert.ok(x === box.x + box.width / 2 && y === box.y + box.height);
+  }
+});
+
 test("the inspector tells of a message its way, its frames and what became of it", () => {
   const items = pubsub.items.map((item) => (item.type === "said" ? { ...item, frame: '{"type":"send"}' } : item));
   const film = new Film({ ...pubsub, items: [...items, { type: "frame", s: 7, event: "P2-1", frame: '{"type":"event"}' }] });

@@ -10,7 +10,7 @@
  * @typedef {{type: "said", s: number, event: string, player: string, body: string, frame?: string}} Said
  * @typedef {{type: "frame", s: number, event: string, frame: string}} Frame
  * @typedef {{type: "hop", s0: number, s1: number, event: string, source: string, target: string, ms?: number | null}} Hop
- * @typedef {{type: "loss", s0: number, s1: number, event: string, source: string, target: string, players: string[], cause: string, why?: string}} Loss
+ * @typedef {{type: "loss", s0: number, s1: number, event: string, source: string, target: string, players: string[], cause: string, why: string}} Loss if `source` and `target` are one, it was lost in there
  * @typedef {{type: "place", s0: number, s1: number, player: string, server: string}} Place
  * @typedef {{type: "left", s: number, player: string}} Left
  * @typedef {{type: "link", s: number, server: string, up: boolean, channel?: string}} Link
@@ -39,11 +39,12 @@
  *   home: string, from: string, progress: number, reach: number, presence: number, room: number,
  *   missed: number, strip: (Slot | null)[]}} PlayerNow `progress` on its way between servers;
  *   `reach` of its wire; `presence` of its picture; `room` that it takes among the others
- * @typedef {{name: string, state: State, holds: string[], channel: string}} ServerNow
+ * @typedef {{name: string, state: State, holds: string[], channel: string, waiting: number}} ServerNow
+ *   `waiting`: messages that have come since it stands still
  * @typedef {{item: Hop, fraction: number}} Token
  * @typedef {{item: Loss, fraction: number}} Lost
  * @typedef {{heard: number, missed: number, twice: number}} Counts
- * @typedef {{s: number, players: PlayerNow[], servers: ServerNow[], redis: State, tokens: Token[], losses: Lost[], counts: Counts}} World
+ * @typedef {{s: number, players: PlayerNow[], servers: ServerNow[], redis: State, waiting: number, tokens: Token[], losses: Lost[], counts: Counts}} World `waiting` at Redis
  */
 
 // ---- Numbers and words
@@ -132,6 +133,9 @@ export const everyone = (names) => listed(names.map((name) => named(name))) || "
 
 /** @param {number | null | undefined} ms */
 export const latency = (ms) => (ms == null ? "" : `${Number(ms.toPrecision(2))} ms`);
+
+/** As in “, 2 wait”. @param {number} count of messages */
+export const waits = (count) => (count ? `, ${count} ${count > 1 ? "wait" : "waits"}` : "");
 
 export const WHEREABOUTS = { expected: "not here yet", connecting: "connecting", connected: "", away: "away", left: "gone" };
 
@@ -246,6 +250,19 @@ export class Film {
     return settled && count === countUpTo(this.changes, other);
   }
 
+  /** Since when a part has stood still; never, if it does not. @param {string} part @param {number} s */
+  frozenSince(part, s) {
+    const now = latest(this.healths.get(part) ?? [], s);
+    return now?.state === "frozen" ? now.s : Infinity;
+  }
+
+  /** What has come to a part since it stands still. @param {string} part @param {string[]} ways @param {number} s */
+  waiting(part, ways, s) {
+    const since = this.frozenSince(part, s);
+    if (since === Infinity) return 0;
+    return ways.map((way) => this.ways.get(way) ?? []).reduce((sum, hops) => sum + countUpTo(hops, s - 1) - countUpTo(hops, since - 1), 0);
+  }
+
   /** @param {Item} item */
   _take(item) {
     switch (item.type) {
@@ -264,6 +281,7 @@ export class Film {
       case "hop":
         for (const list of [this.hops, ...waysOf(item).map((way) => listOf(this.ways, way))]) insert(list, item);
         this.longest = Math.max(this.longest, item.s1 - item.s0);
+        if (this.frozenSince(item.target, item.s1) < Infinity) this._change(item.s1);
         break;
       case "loss":
         insert(this.losses, item);
@@ -446,6 +464,7 @@ export function worldAt(film, s, view = {}) {
     players,
     servers: was?.servers ?? serversAt(film, s, players),
     redis: latest(film.healths.get("redis") ?? [], s)?.state ?? "up",
+    waiting: film.waiting("redis", film.servers.map((name) => `published ${name}`), s),
     tokens: tokensAt(film, s),
     losses: lossesAt(film, s, since, players),
     counts: film.tally.at(s),
@@ -453,7 +472,8 @@ export function worldAt(film, s, view = {}) {
 }
 
 /** @param {Film} film @param {number} s @param {PlayerNow[]} players @returns {ServerNow[]} */
-function serversAt({ servers, links, healths }, s, players) {
+function serversAt(film, s, players) {
+  const { servers, links, healths } = film;
   /** @type {Map<string, string[]>} */
   const held = new Map();
   for (const { name, state, home } of players) if (state === "connected") listOf(held, home).push(name);
@@ -467,6 +487,7 @@ function serversAt({ servers, links, healths }, s, players) {
       state: latest(health, s)?.state ?? first,
       holds: held.get(name) ?? [],
       channel: up ? channel || "its channel" : "",
+      waiting: film.waiting(name, [`received ${name}`, `relayed ${name}`], s),
     };
   });
 }
@@ -596,7 +617,7 @@ export function layout({ servers, rooms, broker, width: available, room = Infini
   const radius = roomy ? fit(21, 24) : style === COMPACT ? 11 : clamp(pitch * 0.42, 2, 10);
   const playerX = style === COMPACT ? fit(18, 26) : fit(31, 60);
   const beside = playerX + radius + 6;
-  const slots = roomy ? { x: fit(6, 14), size: fit(13, 16), pitch: fit(15, 20), below: fit(27, 30) } : { x: beside, size: 13, pitch: fit(15, 17), below: 4 };
+  const slots = { x: roomy ? fit(6, 14) : beside, size: fit(13, roomy ? 16 : 14), pitch: fit(15, roomy ? 20 : 17), below: roomy ? fit(27, 30) : 4 };
   return {
     width, height, pitch, radius, playerX, beside,
     density: roomy ? "roomy" : strip ? "compact" : "dense",
@@ -682,6 +703,12 @@ function noWay({ servers }, from, to) {
   return [{ x: port, y: start }, { x: port, y: end }];
 }
 
+/** Where what was lost in a part is seen: at its foot. @param {{x: number, y: number, width?: number, height: number}} part */
+function lostIn({ x, y, width = 0, height }) {
+  const at = { x: x + width / 2, y: y + (width ? height : height / 2) };
+  return pathOf([at, at]);
+}
+
 /**
  * The way from one part to another, as things stand.
  * @param {Layout} layout @param {Map<string, Point>} rows @param {string} source
@@ -689,6 +716,7 @@ function noWay({ servers }, from, to) {
  */
 export function pathBetween(layout, rows, source, target) {
   const [from, to] = [source, target].map((name) => layout.servers.find((one) => one.name === name));
+  if (source === target) return lostIn(from ?? layout.broker);
   if (from && to) return pathOf(noWay(layout, from, to));
   const server = from ?? to;
   const other = from ? target : source;
@@ -772,7 +800,7 @@ const NEWEST = 12; // events of which it is told what they were for a player
  * @param {Film} film @param {string} open @param {World} world
  * @returns {{title: string, facts: string[][], texts: string[][]}}
  */
-export function describe(film, open, { s, players, servers, redis }) {
+export function describe(film, open, { s, players, servers, redis, waiting }) {
   const [kind, name] = split(open);
   const past = (/** @type {string} */ way) => {
     const hops = film.ways.get(way) ?? [];
@@ -794,8 +822,8 @@ export function describe(film, open, { s, players, servers, redis }) {
     return { title: `${quote(body)} from ${shorten(player, LONGEST)}`, facts: [...way, ...fates], texts: [["sent", frame], ["relayed", film.frames.get(name) ?? ""]] };
   }
   if (kind === "server") {
-    const { state = "", holds = [], channel = "" } = servers.find((one) => one.name === name) ?? {};
-    const facts = [["state", state], ["players", everyone(holds)], ["subscribed to", channel || "nothing"],
+    const { state = "", holds = [], channel = "", waiting = 0 } = servers.find((one) => one.name === name) ?? {};
+    const facts = [["state", state + waits(waiting)], ["players", everyone(holds)], ["subscribed to", channel || "nothing"],
       ...["received", "published", "relayed", "delivered"].map((did) => [did, `${past(`${did} ${name}`).length}`])];
     return { title: `Server ${shorten(name, LONGEST)}`, facts, texts: [] };
   }
@@ -803,7 +831,7 @@ export function describe(film, open, { s, players, servers, redis }) {
     const channels = [...new Set(servers.flatMap(({ channel }) => channel || []))];
     const facts = channels.map((channel) => [channel, everyone(servers.filter((one) => one.channel === channel).map((one) => one.name))]);
     const commands = film.commands.slice(0, countUpTo(film.commands, s)).slice(-6);
-    return { title: `Redis, ${redis}`, facts, texts: commands.map(({ server, text }) => [`from ${named(server)}`, text]) };
+    return { title: `Redis, ${redis}${waits(waiting)}`, facts, texts: commands.map(({ server, text }) => [`from ${named(server)}`, text]) };
   }
   const now = players.find((one) => one.name === name);
   const role = film.roles.get(name) ?? new Role(name);

@@ -8,7 +8,7 @@
  * @import { Answer, Box, Hop, Layout, Lost, Model, More, Path, PlayerNow, Point, ServerNow, Slot, ToPython, Traits, World } from "./film.js"
  */
 
-import { Alignment, brokerLink, castOf, clamp, columnsAt, countUpTo, dataOf, describe, differences, distance, ease, everyone, Film, JUST_AFTER, LONGEST, latency, layout, listed, listOf, named, pathBetween, pathOf, pointAt, px, quote, rowsAt, SHAPES, shorten, split, STUB, WHEREABOUTS, wire, worldAt, xy } from "./film.js";
+import { Alignment, brokerLink, castOf, clamp, columnsAt, countUpTo, dataOf, describe, differences, distance, ease, everyone, Film, JUST_AFTER, LONGEST, latency, layout, listed, listOf, named, pathBetween, pathOf, pointAt, px, quote, rowsAt, SHAPES, shorten, split, STUB, waits, WHEREABOUTS, wire, worldAt, xy } from "./film.js";
 
 // ---- Drawing
 
@@ -220,19 +220,20 @@ function paneOf(film) {
   }
 
   /** @param {ServerNow} now @param {Box} box */
-  function drawServer({ name, state, holds, channel }, { x, y, width, height }) {
+  function drawServer({ name, state, holds, channel, waiting }, { x, y, width, height }) {
     const key = `server ${name}`;
     const label = named(name, Math.floor((width - 16) / LETTER));
     const long = label.length > 2;
     const up = state === "up";
-    const tip = `Server ${shorten(name, LONGEST)}: ${up ? everyone(holds) : state}`;
+    const tip = `Server ${shorten(name, LONGEST)}: ${up ? everyone(holds) : state + waits(waiting)}`;
     const told = press("server", name, tip);
     parts.draw(key, "rect", { class: `server ${state}`, "data-server": name, x, y, width, height, rx: 9, ...told }, "", tip);
     parts.write(`${key} name`, long ? "letter long" : "letter", x + 13, y + 29, label);
     const fit = Math.floor((width - 18) / 17);
     const shown = holds.slice(0, holds.length > fit ? fit - 2 : fit);
     const more = holds.length - shown.length;
-    if (!up) parts.write(`${key} state`, "ill", x + 13, y + 54, state);
+    if (!up) parts.write(`${key} state`, "ill", x + 13, y + (waiting ? 46 : 54), state);
+    if (waiting) parts.write(`${key} waiting`, "kind", x + 13, y + 61, waits(waiting).slice(2));
     else if (more) parts.write(`${key} more`, "kind", x + 13 + shown.length * 17, y + 54, `+${more}`);
     if (!long && width > 88) parts.write(`${key} kind`, "kind", x + 36, y + 28, "server");
     if (up) shown.forEach((player, at) => mark(parts, `${key} ${player}`, "mark", player, { x: x + 20 + at * 17, y: y + 50 }, 6.5));
@@ -249,11 +250,13 @@ function paneOf(film) {
     const top = y - height / 2 + ry;
     const side = px(height - 2 * ry);
     const d = `M${px(x - rx)} ${px(top)}v${side}a${px(rx)} ${px(ry)} 0 0 0 ${px(2 * rx)} 0v-${side}`;
-    parts.draw("cylinder", "path", { class: look, d, ...(none ? {} : press("redis", "redis", `Redis: ${state}`)) });
+    parts.draw("cylinder", "path", { class: look, d, ...(none ? {} : press("redis", "redis", `Redis: ${state}${waits(world.waiting)}`)) });
     parts.draw("lid", "ellipse", { class: look, cx: x, cy: top, rx, ry });
-    parts.write("cylinder name", none ? "kind middle" : "redis", x, y + 10, none ? (rx < 40 ? "" : "no broker") : "Redis");
+    const lines = y + (world.waiting ? 3 : 10);
+    parts.write("cylinder name", none ? "kind middle" : "redis", x, lines, none ? (rx < 40 ? "" : "no broker") : "Redis");
     const channel = world.servers.find((server) => server.channel)?.channel ?? "";
-    if (!none) parts.write("channel", state === "up" ? "channel" : "ill middle", x, y + 28, state === "up" ? shorten(channel, 9) : state);
+    if (!none) parts.write("channel", state === "up" ? "channel" : "ill middle", x, lines + 18, state === "up" ? shorten(channel, 9) : state);
+    if (world.waiting) parts.write("waiting", "kind middle", x, lines + 33, waits(world.waiting).slice(2));
   }
 
   /** @param {PlayerNow} player */
@@ -383,7 +386,7 @@ function paneOf(film) {
   function drawLosses() {
     /** @type {Map<string, Lost[]>} */
     const groups = new Map();
-    for (const lost of world.losses) listOf(groups, `${lost.item.source} ${lost.item.target} ${lost.item.cause}`).push(lost);
+    for (const lost of world.losses) listOf(groups, `${lost.item.source} ${lost.item.target} ${lost.item.why}`).push(lost);
     /** @type {Map<string, {ended: Lost[], at: Point, look: string}>} */
     const told = new Map();
     for (const [key, group] of groups) {
@@ -391,15 +394,15 @@ function paneOf(film) {
       if (!path) continue;
       const { at, look } = drawLossGroup(key, group, path);
       // What was lost in one place for one cause is told once.
-      const { source, cause } = group[0].item;
-      const place = `${source} ${cause} ${Math.round(at.y)} ${look || Math.round(at.x)}`;
+      const { source, why } = group[0].item;
+      const place = `${source} ${why} ${Math.round(at.y)} ${look || Math.round(at.x)}`;
       const ended = [...(told.get(place)?.ended ?? []), ...group.filter(({ fraction }) => fraction >= 1)];
       if (ended.length) told.set(place, { ended, at, look });
     }
     for (const [place, { ended, at: { x, y }, look }] of told) {
-      const { target, why, cause } = ended[0].item;
+      const { target, why } = ended[0].item;
       const targets = [...new Set(ended.map(({ item }) => item.target))];
-      const because = (why ?? cause).replace(target, everyone(targets));
+      const because = why.replace(target, everyone(targets));
       const bodies = [...new Set(ended.map(({ item }) => quote(saying(item.event).body)))];
       const lines = [bodies.length > 2 ? `${bodies.length} messages` : listed(bodies), shorten(because, 40)];
       const room = plan.width - LETTER * Math.max(...lines.map(({ length }) => length));
@@ -421,8 +424,8 @@ function paneOf(film) {
       drawLoss(`${key} ${lost.item.event}`, lost, own, stub ? 1 : 0.62 - (back - at) * 0.1);
     });
     const at = pointAt(path, stub ? 1 : 0.62);
-    if (stub && path.along[1] <= STUB) return { at: { x: x + width + 6, y: at.y - 3 }, look: "aside" };
-    return stub && end.y > start.y ? { at: { x: at.x, y: at.y + 24 }, look: "under" } : { at: { x: at.x, y: at.y - 29 }, look: "" };
+    if (stub && path.along[1] <= STUB && end.x < x + width) return { at: { x: x + width + 6, y: at.y - 3 }, look: "aside" };
+    return stub && end.y >= start.y ? { at: { x: at.x, y: at.y + 24 }, look: "under" } : { at: { x: at.x, y: at.y - 29 }, look: "" };
   }
 
   /** @param {string} key @param {Lost} lost @param {Path} path @param {number} reach */
