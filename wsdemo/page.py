@@ -41,6 +41,16 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+_COMMENTS = re.compile(r"/\*\*.*?\*/|^\s*//.*?$|\s// [^\"'`]*?$", re.M | re.S)
+_WHITE_SPACE = re.compile(
+    r"""
+    ^\s+                                       # indentation, and empty lines
+    | (?<={) \s+ | \s+ (?=})                   # what is in braces
+    | (?<==>) \s+ | \s+ (?==>)                 # arrows
+    | (?<=[(\[,;]) \n\s* | \n\s* (?=[)\]])    # the ends of most lines
+    """,
+    re.M | re.X,
+)
 _SENTENCE = (
     "This page is incomplete: save it again. If it still says so, allow JavaScript; "
     "the stage needs it, and nothing from any network."
@@ -76,11 +86,7 @@ def module() -> str:
     """
     film = re.sub(r"^export ", "", _read("film.js"), flags=re.M)
     stage = re.sub(r"^import .*;\n", "", _read("stage.js"), count=1, flags=re.M)
-    comments = r"/\*\*.*?\*/|^\s*//.*?$|\s// [^\"'`]*?$"
-    text = re.sub(comments, "", film + stage, flags=re.M | re.S)
-    return re.sub(
-        r"^\s+|(?<=\{)\s+|\s+(?=\})|(?<=[(\[,;])\n\s*|\n\s*(?=[)\]])", "", text, flags=re.M
-    )
+    return _WHITE_SPACE.sub("", _COMMENTS.sub("", film + stage))
 
 
 def style() -> str:

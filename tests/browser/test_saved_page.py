@@ -24,6 +24,8 @@ AXE = Path(sys.prefix, "npm", "node_modules", "axe-core", "axe.min.js")
 TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 RULES_OF_PAGES = ["landmark-one-main", "page-has-heading-one", "region", "heading-order"]
 
+NO_FULL_SCREEN = "Object.defineProperty(document, 'fullscreenEnabled', { value: false });"
+
 HOSTILE = "<img src=x onerror=window.broken=1>"
 TURNED = "\u202eturned\u2066"
 
@@ -419,9 +421,7 @@ async def test_where_full_screen_is_refused_the_stage_fills_the_page(
     offline: Page, saved: Path
 ) -> None:
     """It lies over all else, says nothing in the console, and Escape leaves it."""
-    await offline.add_init_script(
-        "Object.defineProperty(document, 'fullscreenEnabled', { value: false });"
-    )
+    await offline.add_init_script(NO_FULL_SCREEN)
     stage = await opened(offline, saved)
     await stage.focus()
     await offline.keyboard.press("f")
@@ -431,6 +431,35 @@ async def test_where_full_screen_is_refused_the_stage_fills_the_page(
     await expect(stage).to_have_class("wsdemo-stage")
     await offline.keyboard.press("End")  # the focus is still there
     assert await playhead(stage) == 4
+
+
+async def test_in_a_frame_higher_than_the_screen_full_is_a_screen_s_height(
+    chromium: Browser, saved: Path, tmp_path: Path
+) -> None:
+    """As in VS Code, where all outputs are in one long frame: it grows where it is, and no more."""
+    (tmp_path / "notebook.html").write_text(
+        f"""<!doctype html><title>Long</title><iframe src="{saved.as_uri()}"
+        style="width: 1300px; height: 5000px"></iframe>"""
+    )
+    sizes: Any = {"width": 1400, "height": 1000}
+    page = await chromium.new_page(viewport=sizes, screen=sizes)
+    await page.add_init_script(NO_FULL_SCREEN)
+    await page.goto((tmp_path / "notebook.html").as_uri())
+    stage = page.frame_locator("iframe").locator(".wsdemo-stage")
+    await stage.focus()
+    before = await stage.bounding_box()
+    await page.keyboard.press("f")
+    await expect(stage).to_have_class("wsdemo-stage wide full in-place")
+    box = await stage.bounding_box()
+    assert box
+    assert box["height"] == pytest.approx(800)
+    assert await stage.evaluate("stage => stage.scrollHeight <= stage.clientHeight")
+    assert float(await stage.evaluate("s => parseFloat(getComputedStyle(s).fontSize)")) < 20
+    await keep(page, "in_a_long_frame")
+    await page.keyboard.press("f")
+    await expect(stage).to_have_class("wsdemo-stage wide")
+    assert await stage.bounding_box() == before
+    await page.close()
 
 
 async def test_the_position_survives_a_reload(offline: Page, saved: Path) -> None:

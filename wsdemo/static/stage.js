@@ -709,8 +709,9 @@ class Stage {
   /** Finds room for everything in all runs, so that the panes line up. */
   _plan() {
     const rooms = new Map(this.films.flatMap((film) => [...film.rooms]).sort(([, a], [, b]) => a - b));
-    const filled = this.full && innerWidth > innerHeight;
-    const zoom = filled ? Math.max(1, innerHeight / FULL_HEIGHT) : 1;
+    const { clientWidth, clientHeight } = this.root;
+    const filled = this.full && clientWidth > clientHeight;
+    const zoom = filled ? Math.max(1, clientHeight / FULL_HEIGHT) : 1;
     const [width, room] = [this.width / zoom, filled ? this.height / zoom : Infinity];
     this.cast = castOf(this.films, this.cast.keys());
     this.layouts = this.films.map(({ servers, broker }) => layout({ servers, broker, rooms, width, room }));
@@ -1145,12 +1146,18 @@ class Stage {
 
   /** @param {boolean} full */
   _fill(full) {
+    const { root } = this;
     this.full = full;
-    this.root.classList.toggle("full", full);
-    // Where the page may not fill the screen, the stage at least lies over all of the page.
-    const over = full && !this.root.matches(":fullscreen");
-    set(this.root, "popover", over ? "manual" : null);
-    if (over) this.root.showPopover?.();
+    // Where the page may not fill the screen, the stage at least lies over all of the page; but not
+    // where that is a frame around a whole notebook, as in VS Code, and higher than any screen.
+    const over = full && !root.matches(":fullscreen");
+    const aloft = over && innerHeight <= screen.height;
+    root.classList.toggle("full", full);
+    root.classList.toggle("in-place", over && !aloft);
+    root.style.setProperty("--height", over && !aloft ? `${screen.availHeight * 0.8}px` : "100dvh");
+    set(root, "popover", aloft ? "manual" : null);
+    if (aloft) root.showPopover?.();
+    else root.scrollIntoView({ block: "nearest" });
     this.width = 0;
     this._measure();
   }
