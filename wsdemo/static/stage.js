@@ -253,7 +253,7 @@ function paneOf(film) {
     parts.draw("cylinder", "path", { class: look, d, ...(none ? {} : press("redis", "redis", `Redis: ${state}${waits(world.waiting)}`)) });
     parts.draw("lid", "ellipse", { class: look, cx: x, cy: top, rx, ry });
     const lines = y + (world.waiting ? 3 : 10);
-    parts.write("cylinder name", none ? "kind middle" : "redis", x, lines, none ? (rx < 40 ? "" : "no broker") : "Redis");
+    parts.write("cylinder name", none ? "kind middle" : "redis", x, lines, none ? (rx < 34 ? "" : "no broker") : "Redis");
     const channel = world.servers.find((server) => server.channel)?.channel ?? "";
     if (!none) parts.write("channel", state === "up" ? "channel" : "ill middle", x, lines + 18, state === "up" ? shorten(channel, 9) : state);
     if (world.waiting) parts.write("waiting", "kind middle", x, lines + 33, waits(world.waiting).slice(2));
