@@ -503,6 +503,14 @@ async def test_where_motion_is_not_wanted_nothing_moves_by_itself(
 
 
 @pytest.mark.skipif(not AXE.exists(), reason="needs axe-core, which `make dev` installs")
+async def violations(page: Page) -> list[tuple[str, str]]:
+    """What axe-core finds on the page, and where first."""
+    await page.add_script_tag(path=AXE)
+    options = {"runOnly": TAGS, "rules": {rule: {"enabled": False} for rule in RULES_OF_PAGES}}
+    found = await page.evaluate("options => axe.run(document, options)", options)
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]]
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_violation_of_wcag(chromium: Browser, saved: Path, scheme: Any) -> None:
     """axe-core finds nothing of WCAG 2.2 A and AA, at rest, on the way, and with all open."""
@@ -510,17 +518,60 @@ async def test_no_violation_of_wcag(chromium: Browser, saved: Path, scheme: Any)
     context = await chromium.new_context(color_scheme=scheme, bypass_csp=True)
     page = await context.new_page()
     stage = await opened(page, saved)
-    await page.add_script_tag(path=AXE)
-    options = {"runOnly": TAGS, "rules": {rule: {"enabled": False} for rule in RULES_OF_PAGES}}
     for position in ("0", "2.7", "4"):
         await stage.get_by_label("Playhead").fill(position)
         if position == "4":
             for key in ("i", "n", "?"):
                 await stage.focus()
                 await page.keyboard.press(key)
-        found = await page.evaluate("options => axe.run(document, options)", options)
-        assert [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]] == []
+        assert await violations(page) == []
         await keep(page, f"{scheme}_{position}")
+    await context.close()
+
+
+LIVE = """([runs]) => {
+  const acts = {"player P1": [
+    {action: "send", label: "Send", why: "P1 is away: reconnect it first."},
+    {action: "disconnect", label: "Disconnect", why: ""},
+  ]};
+  const view = mount(here, {runs, live: true, acts});
+  view.controls.buttons.children[0].click();
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("players", [3, 20, 40])
+async def test_no_violation_of_wcag_with_more_players_or_live(
+    chromium: Browser, players: int, scheme: Any
+) -> None:
+    """Nor with many players, with buttons to act and one that cannot, nor in full screen."""
+
+    async def many(cluster: Cluster) -> None:
+        async with cluster.step("All play on A"):
+            names = [f"P{n + 1}" for n in range(players)]
+            p1, p2, *_ = await cluster.join(*names, server="A")
+        async with cluster.step("P1 moves, B freezes, and P2 speaks"):
+            await p1.reconnect(server="B")
+            await cluster.freeze_server("B")
+            await p2.send("hide")
+
+    stage = Stage(await compare(many, ["pubsub"], redis="fake"))
+    context = await chromium.new_context(color_scheme=scheme)
+    page = await context.new_page()
+    await page.set_content(
+        f"<html lang=en><title>Live</title><style>:root {{color-scheme: light dark}} {style()}"
+        f"</style><div id=here></div><script type=module>{module()}\nwindow.mount = mount;"
+        "window.ready = true;</script>"
+    )
+    await page.wait_for_function("window.ready")
+    await page.evaluate(LIVE, [stage.runs])
+    stage.close()
+    await expect(page.locator(".problem")).to_be_visible()
+    assert await violations(page) == []
+    await page.locator(".wsdemo-stage").press("f")
+    await page.keyboard.press("i")
+    assert await violations(page) == []
+    await keep(page, f"{scheme}_{players}_players_live")
     await context.close()
 
 
