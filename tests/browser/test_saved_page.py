@@ -571,6 +571,7 @@ async def test_no_violation_of_wcag_with_more_players_or_live(
     await page.locator(".wsdemo-stage").press("f")
     await page.keyboard.press("i")
     assert await violations(page) == []
+    assert await page.evaluate("here.firstChild.scrollHeight <= here.firstChild.clientHeight")
     await keep(page, f"{scheme}_{players}_players_live")
     await context.close()
 

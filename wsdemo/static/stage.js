@@ -535,6 +535,7 @@ function transportOf() {
       list.append(html("li", {}, html("button", label, html("i", {}, `${shown}`), html("span", {}, text))));
     }
     jump.hidden = !(list.hidden = shown > NAMED);
+    element.style.setProperty("--beats", `${shown < 60 ? shown : 1}`);
   }
 
   /** The time that the scrubber stands at. @param {Alignment} alignment */
