@@ -223,12 +223,21 @@ def test_a_module_that_would_end_the_page_is_refused(
 def test_no_white_space_is_taken_out_of_a_string() -> None:
     """What goes around braces, and at the ends of lines, stands in code alone."""
     strings = r'"(?:[^"\\\n]|\\.)*"'
-    sources = "".join(page._read(name) for name in ("film.js", "stage.js"))
+    sources = "".join(page._read(f"{name}.js") for name in page._MODULES)
     code = re.sub(r"/\*\*.*?\*/|^\s*//.*?$|^import .*?$", "", sources, flags=re.M | re.S)
     assert re.findall(strings, page.module()) == re.findall(strings, code)
 
 
-def test_the_module_is_film_and_stage_in_one() -> None:
+def test_each_file_of_the_module_imports_from_those_before_it() -> None:
+    """As they stand one after the other in the module, and no file is left out."""
+    files = [f"{name}.js" for name in page._MODULES]
+    assert sorted(files) == sorted(path.name for path in page._STATIC.glob("*.js"))
+    for n, file in enumerate(files):
+        imported = re.findall(r'^import .* from "\./(.*)";$', page._read(file), re.M)
+        assert set(imported) <= set(files[:n])
+
+
+def test_the_module_is_all_of_the_stage_in_one() -> None:
     """It imports nothing, has no comments, exports what a page needs, and is under 60 kB."""
     text = page.module()
     assert not re.search(r"^import ", text, re.M)

@@ -41,6 +41,8 @@ _PAGE = """<!doctype html>
 </body>
 </html>
 """
+# Each imports from those before it.
+_MODULES = ("words", "film", "layout", "draw", "pane", "controls", "stage")
 _COMMENTS = re.compile(r"/\*\*.*?\*/|^\s*//.*?$|\s// [^\"'`]*?$", re.M | re.S)
 _WHITE_SPACE = re.compile(
     r"""
@@ -81,12 +83,12 @@ def page(told: dict[str, Any], title: str) -> str:
 def module() -> str:
     """The stage's JavaScript as one module, without comments and most of the white space.
 
-    A widget's module is loaded where it can import nothing, and so is that of a page on disk: what
-    `stage.js` imports from `film.js` stands before it instead.
+    A widget's module is loaded where it can import nothing, and so is that of a page on disk: the
+    files stand one after the other instead, and what the last of them exports is what there is.
     """
-    film = re.sub(r"^export ", "", _read("film.js"), flags=re.M)
-    stage = re.sub(r"^import .*;\n", "", _read("stage.js"), count=1, flags=re.M)
-    return _WHITE_SPACE.sub("", _COMMENTS.sub("", film + stage))
+    files = [re.sub(r"^import .*;\n", "", _read(f"{name}.js"), flags=re.M) for name in _MODULES]
+    inner = re.sub(r"^export ", "", "".join(files[:-1]), flags=re.M)
+    return _WHITE_SPACE.sub("", _COMMENTS.sub("", inner + files[-1]))
 
 
 def style() -> str:

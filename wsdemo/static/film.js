@@ -1,7 +1,8 @@
-// What is the case in a recorded run, and where in a picture: pure functions of time, without a
-// page. `Film` indexes the items of one run, `Alignment` puts several runs under one playhead,
-// `worldAt` says what is the case at a story time, `layout`, `rowsAt` and `messageAt` where that is,
-// and `describe` what there is to say of it. `stage.js` draws it.
+// What is the case in a recorded run: pure functions of time, without a page. `Film` indexes the
+// items of one run, `Alignment` puts several runs under one playhead, `worldAt` says what is the case
+// at a story time, and `describe` what there is to say of it. `layout.js` says where that is.
+
+import { everyone, latency, LONGEST, named, quote, shorten, split, waits, WHEREABOUTS } from "./words.js";
 
 // ---- The contract: what Python sends. Story time counts hops; items may come out of its order.
 
@@ -47,13 +48,12 @@
  * @typedef {{s: number, players: PlayerNow[], servers: ServerNow[], redis: State, waiting: number, tokens: Token[], losses: Lost[], counts: Counts}} World `waiting` at Redis
  */
 
-// ---- Numbers and words
-
+// ---- Numbers
 /** @type {(value: number, low: number, high: number) => number} */
 export const clamp = (value, low, high) => Math.min(Math.max(value, low), high);
 
 /** @type {(from: number, to: number, fraction: number) => number} */
-const mix = (from, to, fraction) => from + (to - from) * fraction;
+export const mix = (from, to, fraction) => from + (to - from) * fraction;
 
 /** Slow at both ends, as a thing with weight moves. @param {number} fraction */
 export const ease = (fraction) => (1 - Math.cos(Math.PI * clamp(fraction, 0, 1))) / 2;
@@ -91,53 +91,6 @@ function insert(list, item) {
 
 /** The list of a key, made when it is first asked for. @template T @param {Map<string, T[]>} map @param {string} key */
 export const listOf = (map, key) => map.get(key) ?? /** @type {T[]} */ (map.set(key, []).get(key));
-
-// Control characters, and marks that would change the direction of the text around them.
-const UNSEEN = /[\u0000-\u001f\u007f-\u009f\u200b\u200e\u200f\u2028-\u202e\u2060-\u2069\ufeff]/g;
-const RIGHT_TO_LEFT = /[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc]/;
-
-/**
- * A name or a body as it can be shown: short, on one line, and unable to turn its surroundings.
- * @param {string} text @param {number} [most] characters
- */
-export function shorten(text, most = 14) {
-  // Most are so, and this is asked for every token in every frame.
-  if (text.length <= most && /^[\w.:-]*$/.test(text)) return text;
-  const clean = text.slice(0, 8 * most).replace(UNSEEN, " ").replace(/\s+/g, " ").trim();
-  const characters = Array.from(clean);
-  const cut = characters.length > most || text.length > 8 * most;
-  const short = cut ? `${characters.slice(0, most).join("").trimEnd()}…` : clean;
-  return RIGHT_TO_LEFT.test(short) ? `\u2068${short}\u2069` : short;
-}
-
-export const LONGEST = 32; // characters that a name may have
-
-/**
- * A name as it can be shown. Of a long one the end stays too: what tells names apart stands there.
- * @param {string} name @param {number} [most] characters
- */
-export function named(name, most = 14) {
-  const all = Array.from(name);
-  const part = (/** @type {string[]} */ some) => shorten(some.join(""));
-  return all.length > most ? `${part(all.slice(0, most / 2))}…${part(all.slice(-((most - 1) >> 1)))}` : shorten(name, most);
-}
-
-/** @param {string} body */
-export const quote = (body) => `“${shorten(body)}”`;
-
-/** As in “a, b and 3 more”. @param {string[]} names */
-export const listed = (names) => [...names.slice(0, 3), ...(names.length > 3 ? [`${names.length - 3} more`] : [])].join(", ").replace(/, ([^,]*)$/, " and $1");
-
-/** @param {string[]} names */
-export const everyone = (names) => listed(names.map((name) => named(name))) || "nobody";
-
-/** @param {number | null | undefined} ms */
-export const latency = (ms) => (ms == null ? "" : `${Number(ms.toPrecision(2))} ms`);
-
-/** As in “, 2 wait”. @param {number} count of messages */
-export const waits = (count) => (count ? `, ${count} ${count > 1 ? "wait" : "waits"}` : "");
-
-export const WHEREABOUTS = { expected: "not here yet", connecting: "connecting", connected: "", away: "away", left: "gone" };
 
 // ---- A run, indexed
 
@@ -541,7 +494,7 @@ function slotAt({ messages }, { fates, stays }, event, s) {
 }
 
 /** @type {(item: {s0: number, s1: number}, s: number) => number} */
-const fractionOf = ({ s0, s1 }, s) => clamp((s - s0) / (s1 - s0 || 1), 0, 1);
+export const fractionOf = ({ s0, s1 }, s) => clamp((s - s0) / (s1 - s0 || 1), 0, 1);
 
 /**
  * What has set out by `s` and may not have arrived before `from`.
@@ -567,219 +520,6 @@ function lossesAt(film, s, since, players) {
   return found
     .filter(({ cause, target }) => cause !== "player away" || !isBack(target))
     .map((item) => ({ item, fraction: fractionOf(item, s) }));
-}
-
-// ---- Geometry
-
-/**
- * @typedef {{x: number, y: number}} Point
- * @typedef {{points: Point[], along: number[]}} Path `along`: the length of the way to each point
- * @typedef {{x: number, y: number, width: number, height: number}} Box
- * @typedef {ReturnType<typeof layout>} Layout
- */
-
-const HEADINGS = 28; // pixels above the first row
-const ZONE_GAP = 22; // pixels between the players of two servers
-const SERVER = 68; // pixels, the height of a server
-const ROOMY = { most: 78, least: 68, rows: 6, strip: 24 }; // a name in the shape, the strip below it
-const COMPACT = { most: 40, least: 37, rows: 24, strip: 6 }; // a name and the strip beside the shape
-const DENSE = { most: 30, least: 4, rows: Infinity, strip: 0 }; // no strip
-const HIGHEST = 800; // pixels of a dense picture, as long as they suffice
-
-/**
- * Where the parts of a pane stand, in pixels of the picture. That is as wide as the pane from 320 to
- * 600 pixels and scaled beyond, so that letters are never smaller than they are meant to be.
- * @param {{servers: string[], rooms: Map<string, number>, broker: string, width: number, room?: number}} pane
- *   `rooms`: the most players that each server holds; `room`: how high it may be, if that can be
- */
-export function layout({ servers, rooms, broker, width: available, room = Infinity }) {
-  const width = clamp(available || 600, 320, 600);
-  /** @type {(narrow: number, wide: number) => number} */
-  const fit = (narrow, wide) => mix(narrow, wide, (width - 320) / 280);
-  const held = servers.map((name) => Math.max(1, rooms.get(name) ?? 0));
-  const rows = held.reduce((sum, each) => sum + each, 0);
-  /** @type {(pitch: number) => number} */
-  const tall = (pitch) => held.reduce((sum, each) => sum + Math.max(each * pitch, SERVER + 8) + ZONE_GAP, HEADINGS - ZONE_GAP);
-  const style = [ROOMY, COMPACT].find(({ least, rows: most }) => rows <= most && tall(least) <= room) ?? DENSE;
-  const { strip } = style;
-  let pitch = style.most;
-  while (pitch > style.least && tall(pitch) > Math.min(room, strip ? room : HIGHEST)) pitch -= 1;
-  let y = HEADINGS;
-  const boxes = servers.map((name, at) => {
-    const zone = Math.max(held[at] * pitch, SERVER + 8);
-    const top = y + (zone - strip - SERVER) / 2;
-    y += zone + ZONE_GAP;
-    return { name, x: fit(176, 312), y: top, width: fit(60, 92), height: SERVER };
-  });
-  const height = Math.max(y - ZONE_GAP, HEADINGS + 140);
-  const barX = fit(124, 206);
-  const roomy = style === ROOMY;
-  const radius = roomy ? fit(21, 24) : style === COMPACT ? 11 : clamp(pitch * 0.42, 2, 10);
-  const playerX = style === COMPACT ? fit(18, 26) : fit(31, 60);
-  const beside = playerX + radius + 6;
-  const slots = { x: roomy ? fit(6, 14) : beside, size: fit(13, roomy ? 16 : 14), pitch: fit(15, roomy ? 20 : 17), below: roomy ? fit(27, 30) : 4 };
-  return {
-    width, height, pitch, radius, playerX, beside,
-    density: roomy ? "roomy" : strip ? "compact" : "dense",
-    bar: { x: barX, y: HEADINGS - 6, width: fit(10, 16), height: height - HEADINGS - strip / 2 },
-    servers: boxes,
-    broker: {
-      x: fit(284, 540), y: (HEADINGS + height - strip) / 2, rx: fit(30, 44), height: 92,
-      none: broker === "none",
-    },
-    slots: { ...slots, fit: strip && Math.floor((barX - 2 - slots.x) / slots.pitch) },
-  };
-}
-
-/**
- * Where each player is. A server's players stand around the middle of its box; on its way from one
- * server to another a player takes its room along, so that all the others give way smoothly.
- * @param {PlayerNow[]} players @param {Layout} layout @returns {Map<string, Point>}
- */
-export function rowsAt(players, { servers, pitch, playerX, radius, height }) {
-  /** @type {(player: PlayerNow, server: string) => number} */
-  const share = ({ from, home, progress }, server) =>
-    (server === home ? ease(progress) : 0) + (server === from ? 1 - ease(progress) : 0);
-  const ys = players.map(({ home }) => (servers.some(({ name }) => name === home) ? 0 : height / 2));
-  for (const { name, y, height: tall } of servers) {
-    const shares = players.map((player) => share(player, name));
-    const all = shares.reduce((sum, part, at) => sum + part * players[at].room, 0);
-    let taken = 0;
-    shares.forEach((part, at) => {
-      const room = part * players[at].room;
-      ys[at] += (y + tall / 2 + (taken + (room - all) / 2) * pitch) * part;
-      taken += room;
-    });
-  }
-  return new Map(players.map(({ name, from, home, progress }, at) => {
-    // It passes the others at their side.
-    const aside = from === home ? 0 : Math.sqrt(Math.sin(Math.PI * ease(progress))) * 2.7 * radius;
-    return [name, { x: playerX + aside, y: ys[at] }];
-  }));
-}
-
-/** @type {(a: Point, b: Point) => number} */
-export const distance = (a, b) => Math.hypot(b.x - a.x, b.y - a.y);
-
-/** @param {Point[]} points @returns {Path} */
-export function pathOf(points) {
-  let length = 0;
-  return { points, along: points.map((point, at) => (length += at ? distance(points[at - 1], point) : 0)) };
-}
-
-/** A curve that leaves and arrives level. @param {Point} a @param {Point} b */
-const swing = (a, b) =>
-  Array.from({ length: 17 }, (_, at) => {
-    const t = at / 16;
-    return { x: mix(a.x, b.x, t * (1.5 - 1.5 * t + t * t)), y: mix(a.y, b.y, t * t * (3 - 2 * t)) };
-  });
-
-/** From a player through the balancer to a server. @type {(layout: Layout, player: Point, server: Box) => Point[]} */
-export function wire({ bar, radius }, player, { x, y, height }) {
-  const middle = y + height / 2;
-  const port = { x, y: middle + clamp((player.y - middle) * 0.3, 12 - height / 2, height / 2 - 12) };
-  return [{ x: player.x + radius, y: player.y }, ...swing({ x: bar.x + bar.width, y: player.y }, port)];
-}
-
-/** @type {(layout: Layout, server: Box) => Point[]} */
-export function brokerLink({ broker }, { x, y, width, height }) {
-  const from = { x: x + width, y: y + height / 2 };
-  const spread = clamp((from.y - broker.y) * 0.12, -24, 24);
-  return swing(from, { x: broker.x - broker.rx, y: broker.y + spread });
-}
-
-export const STUB = 15; // pixels of a stub at whose end there is no room for words
-const WORDS = 48; // pixels that they take
-
-/** The stub of a way that there is not, towards another server. @type {(layout: Layout, from: Box, to: Box) => Point[]} */
-function noWay({ servers }, from, to) {
-  const { x, y, width, height } = from;
-  const below = to.y > y;
-  const there = servers.filter((one) => one !== from && one.y > y === below);
-  const next = there[below ? 0 : there.length - 1];
-  const length = clamp(Math.abs(next.y - y) - height - WORDS, STUB, 40);
-  const [start, end] = below ? [y + height, y + height + length] : [y, y - length];
-  const port = x + (width * (there.findIndex((one) => one === to) + 1)) / (there.length + 1);
-  return [{ x: port, y: start }, { x: port, y: end }];
-}
-
-/** Where what was lost in a part is seen: at its foot. @param {{x: number, y: number, width?: number, height: number}} part */
-function lostIn({ x, y, width = 0, height }) {
-  const at = { x: x + width / 2, y: y + (width ? height : height / 2) };
-  return pathOf([at, at]);
-}
-
-/**
- * The way from one part to another, as things stand.
- * @param {Layout} layout @param {Map<string, Point>} rows @param {string} source
- * @param {string} target @returns {Path | null}
- */
-export function pathBetween(layout, rows, source, target) {
-  const [from, to] = [source, target].map((name) => layout.servers.find((one) => one.name === name));
-  if (source === target) return lostIn(from ?? layout.broker);
-  if (from && to) return pathOf(noWay(layout, from, to));
-  const server = from ?? to;
-  const other = from ? target : source;
-  const player = rows.get(other);
-  if (!server || (other !== "redis" && !player)) return null;
-  const points = player ? wire(layout, player, server) : brokerLink(layout, server);
-  // A wire is drawn from its player, a link from its server.
-  return pathOf(Boolean(player) === Boolean(from) ? points.reverse() : points);
-}
-
-/** The point at a fraction of a path's length. @param {Path} path @param {number} fraction */
-export function pointAt({ points, along }, fraction) {
-  const want = clamp(fraction, 0, 1) * along[along.length - 1];
-  let at = 1;
-  while (at < along.length - 1 && along[at] < want) at += 1;
-  const part = (want - along[at - 1]) / (along[at] - along[at - 1] || 1);
-  return { x: mix(points[at - 1].x, points[at].x, part), y: mix(points[at - 1].y, points[at].y, part) };
-}
-
-/**
- * Where a message is that travels from one part to another.
- * @param {Layout} layout @param {Map<string, Point>} rows
- * @param {{source: string, target: string, s0: number, s1: number}} hop @param {number} s
- * @returns {Point | null} null before it has set out, once it has arrived, and where there is no way
- */
-export function messageAt(layout, rows, hop, s) {
-  if (s < hop.s0 || s >= hop.s1) return null;
-  const path = pathBetween(layout, rows, hop.source, hop.target);
-  return path && pointAt(path, ease(fractionOf(hop, s)));
-}
-
-/** One decimal is enough for a picture. @param {number} value */
-export const px = (value) => String(Math.round(value * 10) / 10);
-/** @param {Point} point */
-export const xy = ({ x, y }) => `${px(x)} ${px(y)}`;
-
-/** The first part of a path, to draw. @param {Path} path @param {number} [fraction] */
-export function dataOf(path, fraction = 1) {
-  const { points, along } = path;
-  const length = fraction * along[along.length - 1];
-  return `M${[...points.filter((_, at) => along[at] < length || !at), pointAt(path, fraction)].map(xy).join("L")}`;
-}
-
-/** Outlines around the origin, of about the same weight, for a radius of 10. */
-export const SHAPES = [
-  "M-9 0a9 9 0 1 0 18 0a9 9 0 1 0-18 0z", // circle
-  "M0-10.5L10.5 8.5H-10.5z", // triangle
-  "M-8.2-8.2H8.2V8.2H-8.2z", // square
-  "M0-11L11 0 0 11-11 0z", // diamond
-  "M0-10.5L10-3.2 6.2 8.5H-6.2L-10-3.2z", // pentagon
-  "M0-11.5L3.3-4 11-3.4 5.2 1.8 7 9.6 0 5.4-7 9.6-5.2 1.8-11-3.4-3.3-4z", // star
-  "M-3.7-10H3.7V-3.7H10V3.7H3.7V10H-3.7V3.7H-10V-3.7H-3.7z", // plus
-  "M-5.2-9H5.2L10.4 0 5.2 9H-5.2L-10.4 0z", // hexagon
-];
-const HUES = 7; // not as many as the shapes, so that 56 players look different
-
-/**
- * The same colour and shape for a player in every pane, and as before if it had them.
- * @param {Film[]} films @param {Iterable<string>} [before] players
- */
-export function castOf(films, before = []) {
-  const names = new Set([...before, ...films.flatMap(({ roles }) => [...roles.keys()])]);
-  return new Map([...names].map((name, at) => [name, { hue: `hue-${at % HUES}`, d: SHAPES[at % SHAPES.length] }]));
 }
 
 /** Whether runs came to different ends with an event for a player. @param {World[]} worlds @param {string[]} events */
@@ -847,6 +587,3 @@ export function describe(film, open, { s, players, servers, redis, waiting }) {
 
 /** @param {Slot} slot */
 const fateOf = ({ outcome, cause }) => `${outcome}${cause && `: ${cause}`}`;
-
-/** A kind and a name. @param {string} open */
-export const split = (open) => [open.replace(/ .*/s, ""), open.replace(/^\S* /, "")];

@@ -3,9 +3,9 @@
 import assert from "node:assert/strict";
 import { readFileSync } from "node:fs";
 import { test } from "node:test";
-import {
-  Alignment, Film, castOf, columnsAt, countUpTo, describe, differences, layout, listed, messageAt, named, pathBetween, pointAt, rowsAt, shorten, STUB, worldAt,
-} from "../../wsdemo/static/film.js";
+import { listed, named, shorten } from "../../wsdemo/static/words.js";
+import { Alignment, columnsAt, countUpTo, describe, differences, Film, worldAt } from "../../wsdemo/static/film.js";
+import { castOf, layout, messageAt, pathBetween, pointAt, rowsAt, STUB } from "../../wsdemo/static/layout.js";
 
 // A run as story.py tells it: P1 moves to B while P2 stays on A and says something.
 
