@@ -220,14 +220,6 @@ def test_a_module_that_would_end_the_page_is_refused(
         page.page({}, "Title")
 
 
-def test_no_white_space_is_taken_out_of_a_string() -> None:
-    """What goes around braces, and at the ends of lines, stands in code alone."""
-    strings = r'"(?:[^"\\\n]|\\.)*"'
-    sources = "".join(page._read(f"{name}.js") for name in page._MODULES)
-    code = re.sub(r"/\*\*.*?\*/|^\s*//.*?$|^import .*?$", "", sources, flags=re.M | re.S)
-    assert re.findall(strings, page.module()) == re.findall(strings, code)
-
-
 def test_each_file_of_the_module_imports_from_those_before_it() -> None:
     """As they stand one after the other in the module, and no file is left out."""
     files = [f"{name}.js" for name in page._MODULES]

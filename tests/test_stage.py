@@ -248,7 +248,13 @@ async def test_each_button_begins_a_beat_that_says_what_it_did(browser: Browser)
         ("cluster cluster", {"action": "add-player"}),
     ]:
         assert (await browser.ask(part=part, **act))["type"] == "done"
-    assert (await browser.ask(part="player P1", action="send", body=" "))["type"] == "failed"
+    for part, act in [
+        ("player P1", {"action": "send", "body": " "}),
+        ("player P1", {"action": "reconnect", "choice": "Z"}),
+        ("player P9", {"action": "disconnect"}),
+        ("server B", {"action": "thaw"}),
+    ]:
+        assert (await browser.ask(part=part, **act))["type"] == "failed"
     await asyncio.sleep(0)
     assert [item["caption"] for item in browser.items if item["type"] == "beat"] == [
         "P1 says “{name} jumps”",

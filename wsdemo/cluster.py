@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -142,9 +143,9 @@ class Cluster:
 
     async def _end_this_run(self, part_with: Callable[[Player], Awaitable[None]]) -> None:
         self.trace.end()
-        self._tell_watchers()
-        await self._parts.give_up_what_is_frozen()
         try:
+            self._tell_watchers()
+            await self._parts.give_up_what_is_frozen()
             await asyncio.gather(*map(part_with, self.players.values()))
         finally:
             await self._parts.stop()
@@ -196,6 +197,7 @@ class Cluster:
         """
         self._require_running()
         trace = self.trace
+        began = time.monotonic()
         under_way: set[str] = set()
         try:
             async with asyncio.timeout(timeout):
@@ -206,8 +208,9 @@ class Cluster:
                     under_way = barrier.under_way
                     settled = await barrier.passed()
         except TimeoutError:
+            waited = min(timeout, round(time.monotonic() - began))  # a broker may give up before
             raise TimeoutError(
-                f"after {timeout:g} s still under way: {'; '.join(sorted(under_way))}"
+                f"after {waited:g} s still under way: {'; '.join(sorted(under_way))}"
             ) from None
         trace.append("settle", "scenario", before=before)
 

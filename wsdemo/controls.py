@@ -212,7 +212,7 @@ class Act(msgspec.Struct, frozen=True):
     body: Annotated[str, Meta(max_length=100_000)] = ""
 
 
-async def carry_out(cluster: LiveCluster, act: Act) -> str:
+async def carry_out(cluster: LiveCluster, act: Act, health: Mapping[str, str]) -> str:
     """Do it, and wait until it has had its effect. Returns what there is to say, if anything.
 
     Raises `ValueError` for what no button asks for, and whatever the cluster itself raises.
@@ -221,7 +221,7 @@ async def carry_out(cluster: LiveCluster, act: Act) -> str:
     if (kind, act.action) not in _DEEDS:
         raise ValueError(f"the stage cannot do {act.action!r} to {act.part!r}")
     caption, deed = _DEEDS[kind, act.action]
-    if caption:
+    if caption and _is_offered(cluster, act, health):  # else the cluster says why not
         to = f" to {act.choice}" if act.choice else ""
         body = _body(act.body) if act.action == "send" else ""
         cluster.beat(caption.format(name=name, to=to, body=body))
@@ -281,6 +281,13 @@ _DEEDS: dict[tuple[str, str], tuple[str, _Deed]] = {
         lambda cluster, name, act: cluster.change_broker(act.choice),
     ),
 }
+
+
+def _is_offered(cluster: LiveCluster, act: Act, health: Mapping[str, str]) -> bool:
+    return any(
+        (offer.action, offer.choice, offer.why) == (act.action, act.choice, "")
+        for offer in offers(cluster, health).get(act.part, [])
+    )
 
 
 def _body(text: str) -> str:

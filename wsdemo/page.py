@@ -44,6 +44,7 @@ _PAGE = """<!doctype html>
 # Each imports from those before it.
 _MODULES = ("words", "film", "layout", "draw", "pane", "controls", "stage")
 _COMMENTS = re.compile(r"/\*\*.*?\*/|^\s*//.*?$|\s// [^\"'`]*?$", re.M | re.S)
+_OPERATORS = re.compile(r" ?([=<>&|?:,*]+) ?")
 _WHITE_SPACE = re.compile(
     r"""
     ^\s+                                       # indentation, and empty lines
@@ -88,7 +89,13 @@ def module() -> str:
     """
     files = [re.sub(r"^import .*;\n", "", _read(f"{name}.js"), flags=re.M) for name in _MODULES]
     inner = re.sub(r"^export ", "", "".join(files[:-1]), flags=re.M)
-    return _WHITE_SPACE.sub("", _COMMENTS.sub("", inner + files[-1]))
+    code = _COMMENTS.sub("", inner + files[-1])
+    # Only where there is neither a string nor a regular expression, which have their own.
+    lines = (
+        line if re.search("[\"'`/]", line) else _OPERATORS.sub(r"\1", line)
+        for line in code.split("\n")
+    )
+    return _WHITE_SPACE.sub("", "\n".join(lines))
 
 
 def style() -> str:

@@ -220,7 +220,7 @@ class Stage(anywidget.AnyWidget):
 
     async def _carry_out(self, cluster: LiveCluster, act: Act) -> None:
         try:
-            text = await carry_out(cluster, act)
+            text = await carry_out(cluster, act, self._told[0].health)
         except Exception as error:  # the outermost edge of a button: its error goes to the stage
             self._fail(act.id, str(error) or repr(error))
         else:

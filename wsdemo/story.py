@@ -228,6 +228,7 @@ class Teller:
         self._back: defaultdict[str, float] = defaultdict(float)  # part -> since when
         self._ill: dict[str, float] = {}  # part -> since when
         self._frozen: set[str] = set()  # parts
+        self._died: defaultdict[str, float] = defaultdict(float)  # part -> when it last did
         self._added: set[str] = set()  # servers
         self._linked: dict[str, str] = {}  # server that is subscribed -> channel
         self._channel = ""
@@ -235,6 +236,7 @@ class Teller:
         self._connecting: dict[str, float] = {}  # player -> since when
         self._joined: dict[str, float] = {}  # player -> when its server registered it
         self._place: dict[str, str] = {}
+        self._home: dict[str, str] = {}  # player -> the last server it was on
         self._away_since: dict[str, float] = {}
         self._reporting: set[str] = set()  # players whose own records are in the trace
 
@@ -332,7 +334,7 @@ class Teller:
                     items.append(self._wait(way, record.at, "redis", way.departs))
             case "publish":
                 items += self._tell_hub(way, record)
-                s = max(way.departs + 1, self._beat)
+                s = max(way.departs + 1, self._beat, self._back[record.peer])
                 held_up = sorted(self._frozen & self._linked.keys() - way.relayed.keys())
                 items += [self._wait(way, "redis", server, s) for server in held_up]
                 receivers = f"→ {record.data['receivers']}" if "receivers" in record.data else ""
@@ -378,7 +380,7 @@ class Teller:
         """
         player, server = record.peer, record.at
         if server in way.waits:
-            return max(way.waits[server], self._back[server])
+            return max(way.waits[server], self._back[server], self._beat)
         if self._place.get(player) == server:
             return self._depart(player, server, way.said) + 1
         return self._space(player, server, max(way.said, self._beat)) + 1
@@ -398,7 +400,7 @@ class Teller:
             items += self._tell_hub(way, record)
             way.waits.pop(record.peer, None)
             if record.at in way.waits:
-                s = max(way.waits.pop(record.at), self._back[record.at])
+                s = max(way.waits.pop(record.at), self._back[record.at], self._beat)
             else:
                 s0 = self._depart(record.peer, record.at, way.departs + 1)
                 s, ms = s0 + 1, _ms(way.received, record)
@@ -451,6 +453,10 @@ class Teller:
         if state == "down" and part in self._linked:
             items.append(self._link(now, part, up=False))
         if state == "down":
+            self._died[part] = now
+            if part == "redis":  # whose end a server that stands still does not notice
+                frozen = sorted(self._frozen & self._linked.keys())
+                items += [self._link(now, server, up=False) for server in frozen]
             held = [player for player, server in self._place.items() if server == part]
             items += [self._put(player, "", now, now) for player in held]
             now += PARTING
@@ -496,7 +502,9 @@ class Teller:
 
     def _put(self, player: str, server: str, s0: float, s1: float) -> Item:
         self._place[player] = server
-        if not server:
+        if server:
+            self._home[player] = server
+        else:
             self._away_since[player] = s0
         return Place(s0, max(s0, s1), player, server)
 
@@ -513,11 +521,15 @@ class Teller:
             s0 = self._set_out(missed[0], source, target)
             self._end = max(self._end, s0 + 1)
             players = [fate.player for fate in missed]
-            yield Loss(
-                s0, s0 + 1, event, source, target, players, cause, _why(cause, source, target)
-            )
+            died = self._has_died(event, target)
+            why = _why(cause, source, target, players, died)
+            yield Loss(s0, s0 + 1, event, source, target, players, cause, why)
             for player in players:
                 yield Outcome(s0 + 1, event, player, "missed", cause)
+
+    def _has_died(self, event: str, part: str) -> bool:
+        """Whether a part that an event waited at has died with it."""
+        return self._died[part] >= self._ways[event].waits.get(part, float("inf"))
 
     def _way_lost(self, fate: Fate) -> tuple[str, str]:
         """Between which two parts the event was lost for the player."""
@@ -537,7 +549,10 @@ class Teller:
                 return receiver, "redis"
             case "server not subscribed":
                 return "redis", fate.server
-        return fate.server or receiver, fate.player
+        home = fate.server or self._home.get(fate.player, receiver)
+        if fate.cause != "player away" or home in way.relayed or home == receiver:
+            return home, fate.player
+        return "redis" if way.through_hub else receiver, home
 
     def _set_out(self, fate: Fate, source: str, target: str) -> float:
         """When a message that was lost left the part it got to: after the fault that cost it."""
@@ -548,7 +563,7 @@ class Teller:
         elif way.received is None:
             s = way.said
         elif source == "redis":
-            s = way.departs + 1
+            s = max(way.departs + 1, self._back["redis"])
         elif target == "redis":
             s = way.departs
         late = max(s, self._beat, self._fall(fate, way, source, target))
@@ -568,17 +583,21 @@ class Teller:
         return falls[at][1]
 
 
-def _why(cause: str, source: str, target: str) -> str:
+def _why(cause: str, source: str, target: str, players: list[str], died: bool) -> str:
     """A cause in the few words that a picture has room for."""
+    if source == target and died:
+        return f"lost with {'Redis' if target == 'redis' else target}"
     if source == target:
-        return f"lost with {target.replace('redis', 'Redis')}"
+        return "Redis does not answer" if target == "redis" else cause
     match cause:
         case "no broker between servers":
             return f"no way to {target}"
         case "server not subscribed":
             return f"{target} is not subscribed"
-        case "player away" | "player too slow":
-            return f"{target} is {cause.removeprefix('player ')}"
+        case "player away" | "player too slow" if len(players) == 1:
+            return f"{players[0]} is {cause.removeprefix('player ')}"
+        case "player away":
+            return f"{len(players)} players are away"
         case "redis down":
             return "Redis is down"
     return cause

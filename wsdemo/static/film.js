@@ -176,6 +176,8 @@ export class Film {
   links = new Map();
   /** @type {Map<string, Health[]>} */
   healths = new Map();
+  /** The players that each server holds, by what has been told. @type {Map<string, number>} */
+  held = new Map();
   /** The most players that each server ever holds. @type {Map<string, number>} */
   rooms = new Map();
 
@@ -285,10 +287,13 @@ export class Film {
     insert(role.stays, { n: this.had, s0, s1, server, left });
     this._change(s0, server ? s1 : s0 + (left ? FADE : RETRACT));
     role.present = !left;
-    if (server || left) role.home = server;
+    if (!server && !left) return;
+    const { held, rooms } = this;
+    if (role.home) held.set(role.home, (held.get(role.home) ?? 0) - 1);
+    role.home = server;
     if (!server) return;
-    const held = [...this.roles.values()].filter((one) => one.home === server).length;
-    this.rooms.set(server, Math.max(this.rooms.get(server) ?? 0, held));
+    held.set(server, (held.get(server) ?? 0) + 1);
+    rooms.set(server, Math.max(rooms.get(server) ?? 0, held.get(server) ?? 0));
   }
 
   /** @param {Outcome} item */
@@ -518,7 +523,7 @@ function lossesAt(film, s, since, players) {
   const isBack = (/** @type {string} */ name) =>
     players.some((player) => player.name === name && player.state === "connected");
   return found
-    .filter(({ cause, target }) => cause !== "player away" || !isBack(target))
+    .filter((loss) => loss.cause !== "player away" || !loss.players.every(isBack))
     .map((item) => ({ item, fraction: fractionOf(item, s) }));
 }
 

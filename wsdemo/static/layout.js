@@ -34,10 +34,12 @@ export function layout({ servers, rooms, broker, width: available, room = Infini
   const rows = held.reduce((sum, each) => sum + each, 0);
   /** @type {(pitch: number) => number} */
   const tall = (pitch) => held.reduce((sum, each) => sum + Math.max(each * pitch, SERVER + 8) + ZONE_GAP, HEADINGS - ZONE_GAP);
-  const style = [ROOMY, COMPACT].find(({ least, rows: most }) => rows <= most && tall(least) <= room) ?? DENSE;
+  // Servers do not shrink with their players.
+  const high = Math.max(room, tall(0));
+  const style = [ROOMY, COMPACT].find(({ least, rows: most }) => rows <= most && tall(least) <= high) ?? DENSE;
   const { strip } = style;
   let pitch = style.most;
-  while (pitch > style.least && tall(pitch) > Math.min(room, strip ? room : HIGHEST)) pitch -= 1;
+  while (pitch > style.least && tall(pitch) > Math.max(tall(0), Math.min(high, strip ? high : HIGHEST))) pitch -= 1;
   let y = HEADINGS;
   const boxes = servers.map((name, at) => {
     const zone = Math.max(held[at] * pitch, SERVER + 8);

@@ -140,7 +140,7 @@ export function paneOf(film) {
   /** @param {ServerNow} now @param {Box} box */
   function drawServer({ name, state, holds, channel, waiting }, { x, y, width, height }) {
     const key = `server ${name}`;
-    const label = named(name, Math.floor((width - 16) / LETTER));
+    const label = named(name, Math.floor((width - 22) / LETTER));
     const long = label.length > 2;
     const up = state === "up";
     const tip = `Server ${shorten(name, LONGEST)}: ${up ? everyone(holds) : state + waits(waiting)}`;
@@ -170,7 +170,7 @@ export function paneOf(film) {
     const d = `M${px(x - rx)} ${px(top)}v${side}a${px(rx)} ${px(ry)} 0 0 0 ${px(2 * rx)} 0v-${side}`;
     parts.draw("cylinder", "path", { class: look, d, ...(none ? {} : press("redis", "redis", `Redis: ${state}${waits(world.waiting)}`)) });
     parts.draw("lid", "ellipse", { class: look, cx: x, cy: top, rx, ry });
-    const lines = y + (world.waiting ? 3 : 10);
+    const lines = y + (world.waiting ? 3 : none ? 30 : 10);
     parts.write("cylinder name", none ? "kind middle" : "redis", x, lines, none ? (rx < 34 ? "" : "no broker") : "Redis");
     const channel = world.servers.find((server) => server.channel)?.channel ?? "";
     if (!none) parts.write("channel", state === "up" ? "channel" : "ill middle", x, lines + 18, state === "up" ? shorten(channel, 9) : state);
@@ -196,12 +196,13 @@ export function paneOf(film) {
     const inside = roomy && name.length <= 4;
     mark(parts, `${key} mark`, `mark ${state}`, name, { x, y: inside ? y - r * 0.27 : y }, r * (inside ? 0.33 : 0.5), { opacity });
     if (pitch < 13) return;
-    const told = missed ? `missed ${missed}` : "";
+    const told = missed && (roomy || bar.x - beside > 110 ? `missed ${missed}` : `−${missed}`);
     if (told) parts.write(`${key} missed`, "missed", bar.x - 5, roomy ? y + 22 : y - (dense ? 2 : 5), told);
-    const most = Math.floor((bar.x - beside) / LETTER) - (roomy ? 1 : told.length);
-    if (inside) parts.write(`${key} name`, `name ${hue}`, x, y + r * 0.62, named(name));
-    else parts.write(`${key} name`, `name beside ${hue}`, beside, y - (dense ? 2 : 5), named(name, clamp(most, 3, 14)));
-    if (state === "away" && reach <= 0) parts.write(`${key} away`, "away", beside, roomy ? y + 6 : y + 11, "away");
+    const most = Math.floor((bar.x - beside) / LETTER) - (told && !roomy ? told.length + 2 : 1);
+    const label = inside ? named(name) : named(name, clamp(most, 3, 14));
+    if (inside) parts.write(`${key} name`, `name ${hue}`, x, y + r * 0.62, label);
+    else parts.write(`${key} name`, `name beside ${hue}`, beside, y - (dense ? 2 : 5), label);
+    if (state === "away" && reach <= 0) parts.write(`${key} away`, "away", roomy ? beside : beside + LETTER * (label.length + 1), roomy ? y + 6 : y - 5, "away");
   }
 
   /** One slot for each event that the player should hear. @param {PlayerNow} player */
@@ -297,7 +298,9 @@ export function paneOf(film) {
       if (free === undefined) continue;
       said.push({ x, y: free, event });
       const { body, hue } = saying(event);
-      words.write(`${event} ${source} ${target} ${s0}`, `word ${hue}`, x, free, shorten(body));
+      const word = shorten(body);
+      const half = (word.length * LETTER) / 2;
+      words.write(`${event} ${source} ${target} ${s0}`, `word ${hue}`, clamp(x, half, plan.width - half), free, word);
     }
   }
 
@@ -312,19 +315,22 @@ export function paneOf(film) {
       if (!path) continue;
       const { at, look } = drawLossGroup(key, group, path);
       // What was lost in one place for one cause is told once.
-      const { source, why } = group[0].item;
-      const place = `${source} ${why} ${Math.round(at.y)} ${look || Math.round(at.x)}`;
+      const { source, target, why } = group[0].item;
+      const place = `${source} ${why.replace(target, "")} ${Math.round(at.y)} ${look || Math.round(at.x)}`;
       const ended = [...(told.get(place)?.ended ?? []), ...group.filter(({ fraction }) => fraction >= 1)];
       if (ended.length) told.set(place, { ended, at, look });
     }
     for (const [place, { ended, at: { x, y }, look }] of told) {
       const { target, why } = ended[0].item;
-      const targets = [...new Set(ended.map(({ item }) => item.target))];
+      const targets = [...new Set(ended.map(({ item }) => item.target))].sort();
       const because = why.replace(target, everyone(targets));
       const bodies = [...new Set(ended.map(({ item }) => quote(saying(item.event).body)))];
-      const lines = [bodies.length > 2 ? `${bodies.length} messages` : listed(bodies), shorten(because, 40)];
-      const room = plan.width - LETTER * Math.max(...lines.map(({ length }) => length));
-      lines.forEach((line, at) => words.write(`${at} lost ${place}`, `loss ${look}`, look === "aside" ? Math.min(x, room) : x, y + 15 * at, line));
+      const aside = look === "aside";
+      const most = aside ? Math.max(12, Math.floor((plan.width - x) / LETTER)) : 40;
+      const many = bodies.length > 2 || (bodies.length > 1 && listed(bodies).length > most);
+      const left = aside ? Math.min(x, plan.width - LETTER * most) : x;
+      [many ? `${bodies.length} messages` : listed(bodies), because].forEach((line, at) =>
+        words.write(`${at} lost ${place}`, `loss ${look}`, left, y + 15 * at, shorten(line, most)));
     }
   }
 
@@ -332,7 +338,7 @@ export function paneOf(film) {
   function drawLossGroup(key, losses, path) {
     // On a stub they end side by side; on a wire a little over half of the way, one behind the other.
     const [start, end] = path.points;
-    const [{ x, width }] = plan.servers;
+    const { x = 0, width = 60 } = plan.servers[0] ?? {};
     const stub = start.x === end.x;
     const shown = losses.slice(-Math.floor(width / 22));
     const back = shown.length - 1;

@@ -14,7 +14,7 @@ import { Alignment, clamp, columnsAt, countUpTo, describe, differences, Film, JU
 import { castOf, layout } from "./layout.js";
 import { html, set } from "./draw.js";
 import { paneOf } from "./pane.js";
-import { button, controlsOf, nameOf, sentence, SPEEDS, transportOf } from "./controls.js";
+import { button, controlsOf, nameOf, sentence, SPEEDS, transportOf, UNTOLD } from "./controls.js";
 
 const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
@@ -231,6 +231,7 @@ class Stage {
 
   pause() {
     this._halt();
+    this._complain("");
     this.following = false;
     this.draw();
   }
@@ -339,7 +340,7 @@ class Stage {
     const { caption = "", notes = "" } = alignment.beats[at] ?? {};
     const nothing = live ? "Waiting for the first thing to happen." : "Nothing happened in this run.";
     const happened = films.some(({ had }) => had > 0);
-    this.caption.textContent = shorten(unusable || caption || (happened ? "The run so far" : nothing), unusable ? 400 : 160);
+    this.caption.textContent = shorten(unusable || caption || (happened ? UNTOLD : nothing), unusable ? 400 : 160);
     this.progress.textContent = films[0]?.beats.length ? `beat ${at + 1} of ${alignment.beats.length}` : "";
     this.notes.textContent = shorten(notes, 2000) || "There are no notes for this beat.";
     root.classList.toggle("unusable", unusable !== "");
