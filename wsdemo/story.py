@@ -238,6 +238,7 @@ class Teller:
         self._place: dict[str, str] = {}
         self._home: dict[str, str] = {}  # player -> the last server it was on
         self._away_since: dict[str, float] = {}
+        self._gone: set[str] = set()  # players who have left
         self._reporting: set[str] = set()  # players whose own records are in the trace
 
     @property
@@ -483,11 +484,14 @@ class Teller:
                     return s, []
                 return s, [self._put(record.peer, record.at, now, s)]
             case "welcome":
-                s = self._joined.get(record.at, now) + 0.5
                 since = max(self._connecting.get(record.at, now), self._beat)
+                s = max(self._joined.get(record.at, now), since) + 0.5
                 return s, [self._put(record.at, record.peer, since, s)]
             case "leave":
                 player = record.at if record.at in self._reporting else record.peer
+                if player in self._gone:  # its server has heard of it later
+                    return now, []
+                self._gone.add(player)
                 return now + PARTING, [Left(now, player)]
             case "disconnect" if record.peer == "redis":
                 up = record.at in self._linked
@@ -504,6 +508,7 @@ class Teller:
         self._place[player] = server
         if server:
             self._home[player] = server
+            self._gone.discard(player)
         else:
             self._away_since[player] = s0
         return Place(s0, max(s0, s1), player, server)
