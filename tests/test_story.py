@@ -959,6 +959,78 @@ def test_what_waits_at_a_part_dies_with_it(part: str, records: tuple[str, ...]) 
     assert len([hop for hop in of(story, Hop) if hop.target == part and hop.source != part]) == 1
 
 
+def test_what_a_redis_that_stands_still_gave_no_answer_to_is_not_lost_with_it() -> None:
+    """The server gave up; Redis has not died, and may still pass the message on."""
+    story = tell(
+        written(
+            *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, "fault redis reason=frozen", SAID),
+            *("unpublished A redis P2-1 reason=frozen", SETTLED),
+        )
+    )
+    assert {loss.why for loss in of(story, Loss)} == {"Redis does not answer"}
+
+
+def test_a_server_that_stands_still_has_no_link_to_a_redis_that_has_ended() -> None:
+    """It does not notice; but what is published then cannot come to it, nor wait there."""
+    trace = written(
+        *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, "fault B reason=frozen", STOPPED),
+        *("disconnect A redis", "heal redis reason=started", "subscribe A redis", SAID),
+        *("publish A redis P2-1 receivers=1", HEARD, "heal B reason=thawed"),
+        *("disconnect B redis", "subscribe B redis", SETTLED),
+    )
+    story = tell(trace)
+    assert not [hop for hop in of(story, Hop) if hop.target == "B" and hop.source == "redis"]
+    assert [(link.server, link.up) for link in of(story, Link)][2:4] == [("B", False), ("A", False)]
+    (loss,) = of(story, Loss)
+    assert (loss.source, loss.target, loss.players) == ("redis", "B", ["P1"])
+
+
+def test_a_beat_may_begin_between_a_thaw_and_what_waited_for_it() -> None:
+    """What waited goes on in the beat in which it does."""
+    trace = written(
+        *("none", P1_ON_A, SETTLED, FROZEN, SENT, SETTLED, "heal A reason=thawed"),
+        *("step scenario caption=Next", "receive A P2 P2-1 body=jump", LOCAL),
+        *("deliver A P1 P2-1\nhear P1 A P2-1", SETTLED),
+    )
+    story = tell(trace)
+    for truth in TRUTHS:
+        truth(trace, story)
+
+
+@pytest.mark.parametrize(
+    ("broker", "records", "lost"),
+    [
+        ("none", (SAID, LOCAL), ("A", "B")),
+        ("pubsub", (SAID, "publish A redis P2-1 receivers=1", HEARD), ("redis", "B")),
+        (
+            "pubsub",
+            (SAID, "publish A redis P2-1 receivers=2", HEARD, "relay B redis P2-1"),
+            ("B", "P1"),
+        ),
+    ],
+)
+def test_who_is_away_misses_it_on_the_way_to_where_it_was(
+    broker: str, records: tuple[str, ...], lost: tuple[str, str]
+) -> None:
+    """On the first part of that way that there is not, whoever's server said it."""
+    gone = "disconnect P1 B\ndisconnect B P1"
+    story = tell(written(broker, P1_ON_B, SUBSCRIBED, gone, SETTLED, *records, SETTLED))
+    (loss,) = of(story, Loss)
+    assert (loss.source, loss.target, loss.players) == (*lost, ["P1"])
+    assert loss.why == "P1 is away"
+
+
+def test_who_leaves_a_server_that_stands_still_leaves_once() -> None:
+    """The server hears of it after its thaw."""
+    story = tell(
+        written(
+            *("none", P1_ON_A, SETTLED, FROZEN, "leave P1 A\ndisconnect P1 A"),
+            *("heal A reason=thawed", "leave A P1\ndisconnect A P1", SETTLED),
+        )
+    )
+    assert [left.player for left in of(story, Left)] == ["P1"]
+
+
 def test_the_players_of_a_killed_server_are_away_and_then_elsewhere() -> None:
     """A death cuts everybody off at once, whoever notices first, and takes the link down."""
     trace = written(

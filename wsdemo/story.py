@@ -564,7 +564,7 @@ class Teller:
         way = self._ways[fate.event]
         s = way.relayed.get(source, way.departs)
         if source == target:
-            s = way.waits[source]
+            s = max(way.waits[source], self._died[source])
         elif way.received is None:
             s = way.said
         elif source == "redis":
