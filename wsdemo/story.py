@@ -597,6 +597,8 @@ def _why(cause: str, source: str, target: str, players: list[str], died: bool) -
     match cause:
         case "no broker between servers":
             return f"no way to {target}"
+        case "player away" if target not in players and source not in ("redis", target):
+            return f"no way to {target}"
         case "server not subscribed":
             return f"{target} is not subscribed"
         case "player away" | "player too slow" if len(players) == 1:

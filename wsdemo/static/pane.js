@@ -14,6 +14,15 @@ import { fill, html, Layer, set, svg } from "./draw.js";
 const LETTER = 8; // pixels, about the width of one
 const FEW = 60; // tokens up to which each has its words and can be reached with the tab key
 
+/** @param {Path} path */
+const endsOf = ({ points }) => ({ start: points[0], end: points[points.length - 1] });
+
+/** Whether it is but the beginning of a way. @param {Path} path */
+const isStub = ({ points: [start, end] }) => start.x === end.x;
+
+/** @param {Path} path */
+const pointsDown = ({ points: [start, end] }) => end.y >= start.y;
+
 /**
  * What all panes share at a moment.
  * @typedef {{cast: ReturnType<typeof castOf>, events: string[], before: number,
@@ -305,6 +314,9 @@ export function paneOf(film) {
   }
 
   function drawLosses() {
+    const stubs = world.losses.flatMap(({ item }) => way(item) ?? []).filter(isStub);
+    // Where both sides of a gap have something to tell there is no room for it in the gap.
+    const both = stubs.some(pointsDown) && !stubs.every(pointsDown);
     /** @type {Map<string, Lost[]>} */
     const groups = new Map();
     for (const lost of world.losses) listOf(groups, `${lost.item.source} ${lost.item.target} ${lost.item.why}`).push(lost);
@@ -313,7 +325,7 @@ export function paneOf(film) {
     for (const [key, group] of groups) {
       const path = way(group[0].item);
       if (!path) continue;
-      const { at, look } = drawLossGroup(key, group, path);
+      const { at, look } = drawLossGroup(key, group, path, both);
       // What was lost in one place for one cause is told once.
       const { source, target, why } = group[0].item;
       const place = `${source} ${why.replace(target, "")} ${Math.round(at.y)} ${look || Math.round(at.x)}`;
@@ -334,22 +346,30 @@ export function paneOf(film) {
     }
   }
 
-  /** Draws losses of one way, and says where to tell of them. @param {string} key @param {Lost[]} losses @param {Path} path */
-  function drawLossGroup(key, losses, path) {
-    // On a stub they end side by side; on a wire a little over half of the way, one behind the other.
-    const [start, end] = path.points;
+  /**
+   * Draws losses of one way, and says where to tell of them.
+   * @param {string} key @param {Lost[]} losses @param {Path} path @param {boolean} beside
+   */
+  function drawLossGroup(key, losses, path, beside) {
+    // On a stub they end side by side; on a wire between balancer and server, one behind the other.
+    const { start, end } = endsOf(path);
     const { x = 0, width = 60 } = plan.servers[0] ?? {};
-    const stub = start.x === end.x;
-    const shown = losses.slice(-Math.floor(width / 22));
+    const stub = isStub(path);
+    const down = pointsDown(path);
+    const stubs = plan.servers.filter(({ y }) => y > start.y === down).length;
+    const shown = losses.slice(-Math.max(1, Math.floor(width / 22 / Math.max(1, stubs))));
+    const far = start.x > end.x && start.x < plan.broker.x - plan.broker.rx ? 0.34 : 0.62;
     const back = shown.length - 1;
     shown.forEach((lost, at) => {
       const aside = stub ? (at - back / 2) * 22 : 0;
       const own = { ...path, points: path.points.map(({ x, y }) => ({ x: x + aside, y })) };
-      drawLoss(`${key} ${lost.item.event}`, lost, own, stub ? 1 : 0.62 - (back - at) * 0.1);
+      drawLoss(`${key} ${lost.item.event}`, lost, own, stub ? 1 : far - (back - at) * 0.1);
     });
-    const at = pointAt(path, stub ? 1 : 0.62);
-    if (stub && path.along[1] <= STUB && end.x < x + width) return { at: { x: x + width + 6, y: at.y - 3 }, look: "aside" };
-    return stub && end.y >= start.y ? { at: { x: at.x, y: at.y + 24 }, look: "under" } : { at: { x: at.x, y: at.y - 29 }, look: "" };
+    const at = pointAt(path, stub ? 1 : far);
+    if (stub && (beside || path.along[1] <= STUB) && end.x < x + width) {
+      return { at: { x: x + width + 6, y: at.y - (end.y > start.y ? 18 : 3) }, look: "aside" };
+    }
+    return stub && down ? { at: { x: at.x, y: at.y + 24 }, look: "under" } : { at: { x: at.x, y: at.y - 29 }, look: "" };
   }
 
   /** @param {string} key @param {Lost} lost @param {Path} path @param {number} reach */
