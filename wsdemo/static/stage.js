@@ -82,6 +82,8 @@ class Stage {
   frame = 0;
   width = 0;
   height = 0;
+  /** How much larger the picture is on a full screen, which it has to fit; else 0. */
+  zoom = 0;
   actions = 0;
   patience = 0;
   key = "";
@@ -142,10 +144,8 @@ class Stage {
   /** Finds room for everything in all runs, so that the panes line up. */
   _plan() {
     const rooms = new Map(this.films.flatMap((film) => [...film.rooms]).sort(([, a], [, b]) => a - b));
-    const { clientWidth, clientHeight } = this.root;
-    const filled = this.full && clientWidth > clientHeight;
-    const zoom = filled ? Math.max(1, clientHeight / FULL_HEIGHT) : 1;
-    const [width, room] = [this.width / zoom, filled ? this.height / zoom : Infinity];
+    const { zoom } = this;
+    const [width, room] = zoom ? [this.width / zoom, this.height / zoom] : [this.width, Infinity];
     this.cast = castOf(this.films, this.cast.keys());
     this.layouts = this.films.map(({ servers, broker }) => layout({ servers, broker, rooms, width, room }));
     this.worlds = [];
@@ -451,7 +451,8 @@ class Stage {
   }
 
   _measure() {
-    const available = this.root.clientWidth;
+    const { clientWidth: available, clientHeight: tall } = this.root;
+    this.zoom = this.full && available > tall ? Math.max(1, tall / FULL_HEIGHT) : 0;
     const shown = this.panes.filter(({ element }) => !element.hidden);
     const columns = clamp(Math.floor(available / PANE_MIN), 1, Math.max(1, shown.length));
     this.root.style.setProperty("--columns", `${columns}`);
