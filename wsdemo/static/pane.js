@@ -282,10 +282,12 @@ export function paneOf(film) {
   /** @param {Hop} hop @param {boolean} few */
   function newToken(hop, few) {
     const { body, hue, d } = saying(hop.event);
-    const tip = `${quote(body)}, ${named(hop.source)} → ${named(hop.target)} ${latency(hop.ms)}${hop.source === "redis" ? " through Redis" : ""}`;
     const look = { class: hue, transform: "translate(0)", "data-token": hop.event, "data-open": `event ${hop.event}` };
     const node = svg("g", look, svg("path", { class: "token", d, transform: `scale(${few ? 0.8 : 0.5})` }));
-    if (few) fill(node, press("event", hop.event, tip), [svg("title", {}, tip)]).prepend(svg("circle", { class: "halo", r: 13 }));
+    if (few) {
+      const tip = `${quote(body)}, ${named(hop.source)} → ${named(hop.target)} ${latency(hop.ms)}${hop.source === "redis" ? " through Redis" : ""}`;
+      fill(node, press("event", hop.event, tip), [svg("title", {}, tip)]).prepend(svg("circle", { class: "halo", r: 13 }));
+    }
     flock.append(node);
     const kept = { node, move: node.transform.baseVal.getItem(0), round };
     moving.set(hop, kept);
