@@ -398,6 +398,29 @@ async def test_full_screen_is_readable_with_many_players_and_whatever_is_open(
     await page.close()
 
 
+async def test_full_screen_is_readable_with_six_servers(chromium: Browser, tmp_path: Path) -> None:
+    """Servers are drawn closer, too, where they would not fit otherwise."""
+
+    async def each(cluster: Cluster) -> None:
+        async with cluster.step("One plays on each, and B stands still"):
+            await cluster.freeze_server("B")
+            for name in "ACDEF":
+                (player,) = await cluster.join(f"on {name}", server=name)
+                await player.send("hello")
+
+    runs = await compare(each, servers=list("ABCDEF"), redis="fake")
+    Stage(runs).save_html(tmp_path / "six.html")
+    page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
+    stage = await opened(page, tmp_path / "six.html")
+    await stage.focus()
+    for key in ("End", "f"):
+        await page.keyboard.press(key)
+    await expect(stage).to_have_class("wsdemo-stage wide full")
+    await readable_from_the_back_row(stage)
+    await keep(page, "full_6_servers")
+    await page.close()
+
+
 async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, tmp_path: Path) -> None:
     """At 1920×1080 nothing is smaller than 24 pixels nor out of the screen, with 1 to 3 panes."""
     runs = await compare(scenarios.p1_moves_to_b, redis="fake")

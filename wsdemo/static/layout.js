@@ -13,8 +13,8 @@ import { clamp, ease, fractionOf, mix } from "./film.js";
  */
 
 const HEADINGS = 28; // pixels above the first row
-const ZONE_GAP = 22; // pixels between the players of two servers
-const SERVER = 68; // pixels, the height of a server
+const WIDE = { server: 68, gap: 22 }; // pixels, the height of a server, and between the players of two
+const TIGHT = { server: 50, gap: 4 };
 const ROOMY = { most: 78, least: 68, rows: 6, strip: 24 }; // a name in the shape, the strip below it
 const COMPACT = { most: 40, least: 37, rows: 24, strip: 6 }; // a name and the strip beside the shape
 const DENSE = { most: 30, least: 4, rows: Infinity, strip: 0 }; // no strip
@@ -32,8 +32,10 @@ export function layout({ servers, rooms, broker, width: available, room = Infini
   const fit = (narrow, wide) => mix(narrow, wide, (width - 320) / 280);
   const held = servers.map((name) => Math.max(1, rooms.get(name) ?? 0));
   const rows = held.reduce((sum, each) => sum + each, 0);
-  /** @type {(pitch: number) => number} */
-  const tall = (pitch) => held.reduce((sum, each) => sum + Math.max(each * pitch, SERVER + 8) + ZONE_GAP, HEADINGS - ZONE_GAP);
+  /** @type {(pitch: number, space?: typeof WIDE) => number} */
+  const tall = (pitch, space = spaces) =>
+    held.reduce((sum, each) => sum + Math.max(each * pitch, space.server + 8) + space.gap, HEADINGS - space.gap);
+  const spaces = tall(0, WIDE) > room ? TIGHT : WIDE;
   // Servers do not shrink with their players.
   const high = Math.max(room, tall(0));
   const style = [ROOMY, COMPACT].find(({ least, rows: most }) => rows <= most && tall(least) <= high) ?? DENSE;
@@ -42,12 +44,12 @@ export function layout({ servers, rooms, broker, width: available, room = Infini
   while (pitch > style.least && tall(pitch) > Math.max(tall(0), Math.min(high, strip ? high : HIGHEST))) pitch -= 1;
   let y = HEADINGS;
   const boxes = servers.map((name, at) => {
-    const zone = Math.max(held[at] * pitch, SERVER + 8);
-    const top = y + (zone - strip - SERVER) / 2;
-    y += zone + ZONE_GAP;
-    return { name, x: fit(176, 312), y: top, width: fit(60, 92), height: SERVER };
+    const zone = Math.max(held[at] * pitch, spaces.server + 8);
+    const top = y + (zone - strip - spaces.server) / 2;
+    y += zone + spaces.gap;
+    return { name, x: fit(176, 312), y: top, width: fit(60, 92), height: spaces.server };
   });
-  const height = Math.max(y - ZONE_GAP, HEADINGS + 140);
+  const height = Math.max(y - spaces.gap, HEADINGS + 140);
   const barX = fit(124, 206);
   const roomy = style === ROOMY;
   const radius = roomy ? fit(21, 24) : style === COMPACT ? 11 : clamp(pitch * 0.42, 2, 10);
@@ -133,7 +135,8 @@ function noWay({ servers }, from, to) {
   const below = to.y > y;
   const there = servers.filter((one) => one !== from && one.y > y === below);
   const next = there[below ? 0 : there.length - 1];
-  const length = clamp(Math.abs(next.y - y) - height - WORDS, STUB, 40);
+  const gap = Math.abs(next.y - y) - height;
+  const length = clamp(gap - WORDS, Math.min(STUB, gap / 2), 40);
   const [start, end] = below ? [y + height, y + height + length] : [y, y - length];
   const port = x + (width * (there.findIndex((one) => one === to) + 1)) / (there.length + 1);
   return [{ x: port, y: start }, { x: port, y: end }];
