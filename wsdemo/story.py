@@ -441,7 +441,10 @@ class Teller:
         state = _STATES.get(reason) if record.kind == "fault" else "up"
         if state is None or record.peer:
             return now, []
-        (self._frozen.add if state == "frozen" else self._frozen.discard)(part)
+        if state == "frozen":
+            self._frozen.add(part)
+        else:
+            self._frozen.discard(part)
         if state == "up":
             now = self._back[part] = max(now, self._ill.get(part, -DWELL) + DWELL)
         else:
@@ -540,9 +543,10 @@ class Teller:
         """Between which two parts the event was lost for the player."""
         way = self._ways[fate.event]
         receiver = way.received.at if way.received else way.sent.peer
-        died = {"never reached a server": receiver, "redis down": "redis"}
-        if fate.cause in _BY_FAULT and died.get(fate.cause, fate.server) in way.waits:
-            return (died.get(fate.cause, fate.server),) * 2
+        held = {"never reached a server": receiver, "redis down": "redis"}
+        holder = held.get(fate.cause, fate.server)
+        if fate.cause in _BY_FAULT and holder in way.waits:
+            return holder, holder
         match fate.cause:
             case "never reached a server":
                 return way.sent.at, receiver
