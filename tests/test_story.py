@@ -1017,7 +1017,7 @@ def test_who_is_away_misses_it_on_the_way_to_where_it_was(
     story = tell(written(broker, P1_ON_B, SUBSCRIBED, gone, SETTLED, *records, SETTLED))
     (loss,) = of(story, Loss)
     assert (loss.source, loss.target, loss.players) == (*lost, ["P1"])
-    assert loss.why == ("no way to B" if broker == "none" else "P1 is away")
+    assert loss.why == ("no way to {target}" if broker == "none" else "P1 is away")
 
 
 def test_who_leaves_a_server_that_stands_still_leaves_once() -> None:

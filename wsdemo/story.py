@@ -92,7 +92,8 @@ class Hop(_Item, frozen=True):
 class Loss(_Item, frozen=True):
     """A message set out from `source` and never got to `target`, so these players missed it.
 
-    If both are one, it was lost in there. `why` is what stands beside it in a picture.
+    If both are one, it was lost in there. `why` is what stands beside it in a picture, where
+    "{target}" is for the name of the target, or for the names of several.
     """
 
     s0: float
@@ -600,11 +601,11 @@ def _why(cause: str, source: str, target: str, players: list[str], died: bool) -
         return "Redis does not answer" if target == "redis" else cause
     match cause:
         case "no broker between servers":
-            return f"no way to {target}"
+            return "no way to {target}"
         case "player away" if target not in players and source not in ("redis", target):
-            return f"no way to {target}"
+            return "no way to {target}"
         case "server not subscribed":
-            return f"{target} is not subscribed"
+            return "{target} is not subscribed"
         case "player away" | "player too slow" if len(players) == 1:
             return f"{players[0]} is {cause.removeprefix('player ')}"
         case "player away":

@@ -114,6 +114,17 @@ async def still(page: Page, stage: Locator) -> bool:
     return bool(await page.evaluate("asked") == before)
 
 
+async def bring_module(page: Page) -> None:
+    """Load the module into a page of its own, with two places to put stages into."""
+    script = module().replace("export default", "window.widget =")
+    await page.set_content(
+        f"<html lang=en><title>Stages</title><style>:root {{color-scheme: light dark}} {style()}"
+        f"</style><div id=a></div><div id=b></div><script type=module>{script}\n"
+        "window.mount = mount; window.ready = true;</script>"
+    )
+    await page.wait_for_function("window.ready")
+
+
 async def keep(page: Page, name: str) -> None:
     ARTEFACTS.mkdir(exist_ok=True)
     await page.screenshot(path=ARTEFACTS / f"stage_{name}.png", full_page=True)
@@ -338,6 +349,52 @@ async def test_outages_are_seen_and_told(offline: Page, tmp_path: Path) -> None:
     await expect(stage.locator(".wire")).to_have_count(2)
 
 
+async def test_what_waits_at_a_part_is_counted_on_it_and_lost_with_it(
+    offline: Page, tmp_path: Path
+) -> None:
+    """In words: how many wait, and afterwards what was lost, at the foot of the part."""
+
+    async def frozen(cluster: Cluster) -> None:
+        async with cluster.step("P1 and P2 play on A, P3 on B"):
+            _, p2 = await cluster.join("P1", "P2", server="A")
+            await cluster.join("P3", server="B")
+        async with cluster.step("B freezes, and P2 speaks"):
+            await cluster.freeze_server("B")
+            await p2.send("one")
+            await p2.send("two")
+        async with cluster.step("B is killed"):
+            await cluster.kill_server("B")
+
+    Stage(await compare(frozen, ["pubsub"], redis="fake")).save_html(tmp_path / "frozen.html")
+    stage = await opened(offline, tmp_path / "frozen.html")
+    pane = stage.locator("[data-pane=pubsub]")
+    await stage.get_by_label("Playhead").fill("2")
+    await expect(pane.locator("text.kind", has_text="wait")).to_have_text("2 wait")
+    await stage.get_by_role("button", name="End").click()
+    await expect(pane.locator("text.kind", has_text="wait")).to_have_count(0)
+    assert await pane.locator("text.loss").all_text_contents() == ["“one” and “two”", "lost with B"]
+    await keep(offline, "lost_with_its_server")
+
+
+async def test_what_is_lost_towards_several_servers_is_told_once_whatever_they_are_called(
+    offline: Page, tmp_path: Path
+) -> None:
+    """A name may be a letter of the sentence, too."""
+
+    async def speak(cluster: Cluster) -> None:
+        async with cluster.step("One on each, and the first speaks"):
+            for number, name in enumerate(cluster.servers):
+                await cluster.join(f"P{number}", server=name)
+            await cluster.player("P0").send("hello")
+
+    runs = await compare(speak, ["none"], servers=["z", "a", "o"], redis="fake")
+    Stage(runs).save_html(tmp_path / "names.html")
+    stage = await opened(offline, tmp_path / "names.html")
+    await stage.get_by_role("button", name="End").click()
+    words = await stage.locator("text.loss").all_text_contents()
+    assert words == ["“hello”", "no way to a and o"]
+
+
 async def test_strips_line_up_and_mark_what_differs(offline: Page, saved: Path) -> None:
     """The slots of one event stand in one column of both panes; what differs is underlined."""
     stage = await opened(offline, saved)
@@ -557,7 +614,7 @@ LIVE = """([runs]) => {
     {action: "send", label: "Send", why: "P1 is away: reconnect it first."},
     {action: "disconnect", label: "Disconnect", why: ""},
   ]};
-  const view = mount(here, {runs, live: true, acts});
+  const view = mount(a, {runs, live: true, acts});
   view.controls.buttons.children[0].click();
 }"""
 
@@ -581,12 +638,7 @@ async def test_no_violation_of_wcag_with_more_players_or_live(
     stage = Stage(await compare(many, ["pubsub"], redis="fake"))
     context = await chromium.new_context(color_scheme=scheme)
     page = await context.new_page()
-    await page.set_content(
-        f"<html lang=en><title>Live</title><style>:root {{color-scheme: light dark}} {style()}"
-        f"</style><div id=here></div><script type=module>{module()}\nwindow.mount = mount;"
-        "window.ready = true;</script>"
-    )
-    await page.wait_for_function("window.ready")
+    await bring_module(page)
     await page.evaluate(LIVE, [stage.runs])
     stage.close()
     await expect(page.locator(".problem")).to_be_visible()
@@ -594,7 +646,7 @@ async def test_no_violation_of_wcag_with_more_players_or_live(
     await page.locator(".wsdemo-stage").press("f")
     await page.keyboard.press("i")
     assert await violations(page) == []
-    assert await page.evaluate("here.firstChild.scrollHeight <= here.firstChild.clientHeight")
+    assert await page.evaluate("a.firstChild.scrollHeight <= a.firstChild.clientHeight")
     await keep(page, f"{scheme}_{players}_players_live")
     await context.close()
 
@@ -664,12 +716,7 @@ async def test_two_views_of_one_model_play_on_their_own_and_leave_nothing(page: 
     stage = Stage(await compare(scenarios.p1_moves_to_b, redis="fake"))
     await count_frames(page)
     await page.goto("about:blank")
-    script = module().replace("export default", "window.widget =") + "\nwindow.ready = true;"
-    await page.set_content(
-        f"<style>{style()}</style><div id=a></div><div id=b></div>"
-        f"<script type=module>{script}</script>"
-    )
-    await page.wait_for_function("window.ready")
+    await bring_module(page)
     found = await page.evaluate(TWO_VIEWS, [stage.runs])
     stage.close()
     assert 0 < found["at"][0] < 1
@@ -705,11 +752,7 @@ ACT = """async ([runs]) => {
 async def test_an_action_that_fails_or_cannot_act_says_so_on_the_stage(page: Page) -> None:
     """In words that are seen; and a kernel that is gone does not hold up the controls."""
     stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
-    await page.set_content(
-        f"<style>{style()}</style><div id=a></div>"
-        f"<script type=module>{module()}\nwindow.mount = mount; window.ready = true;</script>"
-    )
-    await page.wait_for_function("window.ready")
+    await bring_module(page)
     found = await page.evaluate(ACT, [stage.runs])
     stage.close()
     assert found["heard"] == [

@@ -11,7 +11,7 @@ import { everyone, latency, LONGEST, named, quote, shorten, split, waits, WHEREA
  * @typedef {{type: "said", s: number, event: string, player: string, body: string, frame?: string}} Said
  * @typedef {{type: "frame", s: number, event: string, frame: string}} Frame
  * @typedef {{type: "hop", s0: number, s1: number, event: string, source: string, target: string, ms?: number | null}} Hop
- * @typedef {{type: "loss", s0: number, s1: number, event: string, source: string, target: string, players: string[], cause: string, why: string}} Loss if `source` and `target` are one, it was lost in there
+ * @typedef {{type: "loss", s0: number, s1: number, event: string, source: string, target: string, players: string[], cause: string, why: string}} Loss if `source` and `target` are one, it was lost in there; “{target}” in `why` is for its name
  * @typedef {{type: "place", s0: number, s1: number, player: string, server: string}} Place
  * @typedef {{type: "left", s: number, player: string}} Left
  * @typedef {{type: "link", s: number, server: string, up: boolean, channel?: string}} Link

@@ -14,9 +14,6 @@ import { fill, html, Layer, set, svg } from "./draw.js";
 const LETTER = 8; // pixels, about the width of one
 const FEW = 60; // tokens up to which each has its words and can be reached with the tab key
 
-/** @param {Path} path */
-const endsOf = ({ points }) => ({ start: points[0], end: points[points.length - 1] });
-
 /** Whether it is but the beginning of a way. @param {Path} path */
 const isStub = ({ points: [start, end] }) => start.x === end.x;
 
@@ -329,15 +326,14 @@ export function paneOf(film) {
       if (!path) continue;
       const { at, look } = drawLossGroup(key, group, path, both);
       // What was lost in one place for one cause is told once.
-      const { source, target, why } = group[0].item;
-      const place = `${source} ${why.replace(target, "")} ${Math.round(at.y)} ${look || Math.round(at.x)}`;
+      const { source, why } = group[0].item;
+      const place = `${source} ${why} ${Math.round(at.y)} ${look || Math.round(at.x)}`;
       const ended = [...(told.get(place)?.ended ?? []), ...group.filter(({ fraction }) => fraction >= 1)];
       if (ended.length) told.set(place, { ended, at, look });
     }
     for (const [place, { ended, at: { x, y }, look }] of told) {
-      const { target, why } = ended[0].item;
       const targets = [...new Set(ended.map(({ item }) => item.target))].sort();
-      const because = why.replace(target, everyone(targets));
+      const because = ended[0].item.why.replace("{target}", () => everyone(targets));
       const bodies = [...new Set(ended.map(({ item }) => quote(saying(item.event).body)))];
       const aside = look === "aside";
       const most = aside ? Math.max(12, Math.floor((plan.width - x) / LETTER)) : 40;
@@ -354,12 +350,13 @@ export function paneOf(film) {
    */
   function drawLossGroup(key, losses, path, beside) {
     // On a stub they end side by side; on a wire between balancer and server, one behind the other.
-    const { start, end } = endsOf(path);
+    const [start] = path.points;
+    const end = path.points[path.points.length - 1];
     const { x = 0, width = 60 } = plan.servers[0] ?? {};
     const stub = isStub(path);
     const down = pointsDown(path);
-    const stubs = plan.servers.filter(({ y }) => y > start.y === down).length;
-    const shown = losses.slice(-Math.max(1, Math.floor(width / 22 / Math.max(1, stubs))));
+    const stubs = end.y === start.y ? 1 : plan.servers.filter(({ y }) => y > start.y === down).length;
+    const shown = losses.slice(-(stub ? Math.max(1, Math.floor(width / 22 / stubs)) : 4));
     const far = start.x > end.x && start.x < plan.broker.x - plan.broker.rx ? 0.34 : 0.62;
     const back = shown.length - 1;
     shown.forEach((lost, at) => {
