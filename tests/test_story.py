@@ -947,6 +947,13 @@ def test_a_message_waits_at_redis_and_at_subscribers_that_stand_still() -> None:
                 *("fault redis reason=stopped", "unpublished A redis P2-1 reason=x"),
             ),
         ),
+        (
+            "redis",
+            (
+                *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, "fault redis reason=frozen", SAID),
+                *("unpublished A redis P2-1 reason=frozen", "fault redis reason=stopped"),
+            ),
+        ),
     ],
 )
 def test_what_waits_at_a_part_dies_with_it(part: str, records: tuple[str, ...]) -> None:
@@ -985,16 +992,53 @@ def test_a_server_that_stands_still_has_no_link_to_a_redis_that_has_ended() -> N
     assert (loss.source, loss.target, loss.players) == ("redis", "B", ["P1"])
 
 
-def test_a_beat_may_begin_between_a_thaw_and_what_waited_for_it() -> None:
-    """What waited goes on in the beat in which it does."""
-    trace = written(
-        *("none", P1_ON_A, SETTLED, FROZEN, SENT, SETTLED, "heal A reason=thawed"),
-        *("step scenario caption=Next", "receive A P2 P2-1 body=jump", LOCAL),
-        *("deliver A P1 P2-1\nhear P1 A P2-1", SETTLED),
-    )
+@pytest.mark.parametrize(
+    "records",
+    [
+        (
+            *("none", P1_ON_A, "join A F1", SETTLED, FROZEN, SENT, SETTLED, "heal A reason=thawed"),
+            *("step scenario caption=Next", "receive A P2 P2-1 body=jump", LOCAL),
+            *("deliver A P1 P2-1\nhear P1 A P2-1", "deliver A F1 P2-1", SETTLED),
+        ),
+        (
+            *("pubsub", P1_ON_B, "join B F1", SUBSCRIBED, SETTLED, "fault B reason=frozen", SAID),
+            *(PUBLISHED, HEARD, SETTLED, "heal B reason=thawed", "step scenario caption=Next"),
+            *(TO_P1_ON_B, "deliver B F1 P2-1", SETTLED),
+        ),
+    ],
+)
+def test_a_beat_may_begin_between_a_thaw_and_what_waited_for_it(records: tuple[str, ...]) -> None:
+    """What waited goes on in the beat in which it does, to players of the cluster and others."""
+    trace = written(*records)
     story = tell(trace)
+    beat = of(story, Beat)[-1]
+    assert all(hop.s0 >= beat.s for hop in of(story, Hop) if hop.target in ("P1", "F1"))
     for truth in TRUTHS:
         truth(trace, story)
+
+
+def test_what_a_redis_that_stood_still_does_comes_after_its_thaw() -> None:
+    """It carries out the command then, and it is then that a server has not subscribed."""
+    story = tell(
+        written(
+            *("pubsub", P1_ON_B, "subscribe A redis", SETTLED, "fault redis reason=frozen", SAID),
+            *(MEANWHILE, "heal redis reason=thawed", "publish A redis P2-1 receivers=1"),
+            *(HEARD, SETTLED),
+        )
+    )
+    thaw = of(story, Health)[-1]
+    (loss,) = of(story, Loss)
+    assert (loss.source, loss.target) == ("redis", "B")
+    assert loss.s0 >= thaw.s
+    assert of(story, Command)[-1].s >= thaw.s
+
+
+def test_a_player_is_welcomed_after_the_beat_that_began_meanwhile() -> None:
+    """It takes its time to get there, whatever was recorded in between."""
+    came, welcome = arrives("P2", "A").rsplit("\n", 1)
+    story = tell(written("none", BEGIN, came, "step scenario caption=Next", welcome, SETTLED))
+    (place,) = of(story, Place)
+    assert of(story, Beat)[-1].s <= place.s0 < place.s1
 
 
 @pytest.mark.parametrize(
