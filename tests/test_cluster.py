@@ -315,6 +315,16 @@ class TestSettle:
             await cluster.settle()
             assert (p1.connected, p2.connected) == (True, True)
 
+    async def test_who_gives_up_says_after_how_long(self) -> None:
+        """A Redis that stands still is given up sooner than the time that was given."""
+        async with open_cluster(broker="pubsub", redis="embedded") as cluster:
+            await cluster.join("P1")
+            await cluster.freeze_redis()
+            with pytest.raises(
+                TimeoutError, match=r"^after [234] s still under way: .*Redis has not"
+            ):
+                await cluster.settle()
+
     async def test_it_waits_for_a_player_on_its_way_back(self) -> None:
         """A player that was cut off counts as under way until it is back."""
         async with open_cluster(broker="none") as cluster:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 
 from tests.browser.conftest import ARTEFACTS
 from tests.test_page import hostile_trace
-from wsdemo import Cluster, Stage, Trace, compare, scenarios
+from wsdemo import Cluster, Stage, Trace, compare, open_cluster, scenarios
 from wsdemo.page import module, style
 from wsdemo.trace import save_traces
 
@@ -393,6 +394,55 @@ async def test_what_is_lost_towards_several_servers_is_told_once_whatever_they_a
     await stage.get_by_role("button", name="End").click()
     words = await stage.locator("text.loss").all_text_contents()
     assert words == ["“hello”", "no way to a and o"]
+
+
+async def test_words_of_losses_in_both_directions_of_a_gap_keep_clear_of_each_other(
+    offline: Page, tmp_path: Path
+) -> None:
+    """Those of A below it and those of B above it are read beside the gap."""
+
+    async def both(cluster: Cluster) -> None:
+        async with cluster.step("P1 on A and P2 on B speak at once"):
+            (p1,) = await cluster.join("P1", server="A")
+            (p2,) = await cluster.join("P2", server="B")
+            await cluster.join("P3", "P4", server="A")
+            await p1.send("from A")
+            await p2.send("from B")
+
+    Stage(await compare(both, ["none"], redis="fake")).save_html(tmp_path / "both.html")
+    stage = await opened(offline, tmp_path / "both.html")
+    await stage.get_by_role("button", name="End").click()
+    words = stage.locator("text.loss")
+    await expect(words).to_have_count(4)
+    ys = sorted([float(await word.get_attribute("y") or 0) for word in await words.all()])
+    assert all(lower - upper >= 15 for upper, lower in pairwise(ys))
+
+
+async def test_players_keep_their_looks_when_a_run_begins_anew(page: Page) -> None:
+    """Also if they join in another order: the page has shown them already."""
+
+    runs = []
+    for names in (["P1", "P2"], ["P2", "P1"]):
+        async with open_cluster(broker="none") as cluster:
+            await cluster.join(*names, server="A")
+        stage = Stage(cluster.trace)
+        runs.append(stage.runs)
+        stage.close()
+    await bring_module(page)
+    looks = await page.evaluate(
+        """([before, after]) => {
+          const view = mount(a, {runs: before});
+          const look = () => {
+            view.seek(Infinity);
+            return a.querySelector("[data-player=P1]").getAttribute("class");
+          };
+          const first = look();
+          view.replace({runs: after});
+          return [first, look()];
+        }""",
+        runs,
+    )
+    assert looks[0] == looks[1]
 
 
 async def test_strips_line_up_and_mark_what_differs(offline: Page, saved: Path) -> None:
