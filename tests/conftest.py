@@ -28,7 +28,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
-from wsdemo.brokers import Broker, LocalBroker, PubSubBroker
+from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, StreamBroker
 from wsdemo.redis_backend import RedisBackend, redis_backend
 from wsdemo.server import GameServer
 from wsdemo.trace import Record, Trace
@@ -162,6 +162,11 @@ async def game_server(
 def pubsub(redis: RedisBackend, server: str, trace: Trace | None = None) -> PubSubBroker:
     """A server's broker on this Redis."""
     return PubSubBroker(redis.client(), server=server, prefix=redis.prefix, trace=trace)
+
+
+def stream(redis: RedisBackend, server: str, trace: Trace | None = None) -> StreamBroker:
+    """The same, one that keeps the events."""
+    return StreamBroker(redis.client(), server=server, prefix=redis.prefix, trace=trace)
 
 
 @pytest.fixture(params=["fake", "embedded"])

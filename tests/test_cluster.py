@@ -25,7 +25,7 @@ from tests.conftest import (
 )
 from wsdemo import Cluster, ledger, open_cluster
 from wsdemo.player import Player
-from wsdemo.redis_backend import EmbeddedRedis
+from wsdemo.redis_backend import EmbeddedRedis, FakeRedis
 from wsdemo.trace import Kind
 
 
@@ -315,15 +315,30 @@ class TestSettle:
             await cluster.settle()
             assert (p1.connected, p2.connected) == (True, True)
 
-    async def test_who_gives_up_says_after_how_long(self) -> None:
-        """A Redis that stands still is given up sooner than the time that was given."""
-        async with open_cluster(broker="pubsub", redis="embedded") as cluster:
+    async def test_who_gives_up_says_after_how_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A Redis that nobody here has frozen is given up sooner than the time that was given."""
+        async with open_cluster(broker="pubsub", redis="fake") as cluster:
             await cluster.join("P1")
-            await cluster.freeze_redis()
+            assert isinstance(cluster.redis, FakeRedis)
+            cluster.redis._server.freeze()
+            monkeypatch.setattr(FakeRedis, "state", "up")
             with pytest.raises(
                 TimeoutError, match=r"^after [234] s still under way: .*Redis has not"
             ):
                 await cluster.settle()
+
+    async def test_a_frozen_redis_is_at_rest_once_the_servers_have_given_it_up(self) -> None:
+        """What was said is pending until it goes on: it may have it, though it has not answered."""
+        async with open_cluster(broker="pubsub", redis="fake") as cluster:
+            p1, _ = await cluster.join("P1", "P2")
+            await cluster.freeze_redis()
+            await p1.send("jump")
+            await cluster.settle()
+            assert cluster.trace.select("unpublished")
+            assert ledger(cluster).pending == 2
+            await cluster.thaw_redis()
+            await cluster.settle()
+            assert ledger(cluster).balances
 
     async def test_it_waits_for_a_player_on_its_way_back(self) -> None:
         """A player that was cut off counts as under way until it is back."""

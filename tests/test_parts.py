@@ -27,7 +27,7 @@ from tests.conftest import (
 )
 from wsdemo import Cluster, ledger, open_cluster
 from wsdemo import player as player_module
-from wsdemo.brokers import pubsub as pubsub_module
+from wsdemo.brokers import redis_broker as pubsub_module
 from wsdemo.parts import MAX_SERVERS
 from wsdemo.player import NotConnected, Player
 from wsdemo.redis_backend import EmbeddedRedis, RedisUnavailable
@@ -489,7 +489,6 @@ class TestRedis:
         ("options", "words"),
         [
             ({"broker": "none"}, r"^There is no Redis in this cluster\.$"),
-            ({"redis": "fake"}, r"open_cluster\(redis=\"embedded\"\)"),
             ({"redis": "URL"}, r"somebody else's.*open_cluster\(redis=\"embedded\"\)"),
         ],
     )
@@ -543,7 +542,7 @@ class TestRedis:
 
     @pytest.mark.usefixtures("_impatient")
     async def test_freezes_and_thaws_in_traffic(self, embedded: Cluster) -> None:
-        """A settle names it; what could not be confirmed may still be heard after the thaw."""
+        """What could not be confirmed is not given up, and is heard after the thaw."""
         p1, p2 = await embedded.join("P1", "P2", server="A")
         [p3] = await embedded.join("P3", server="B")
         await p3.send("first")  # whoever makes a connection now would not get as far as to publish
@@ -554,8 +553,8 @@ class TestRedis:
             asked = len(embedded.trace.select("unpublished"))
             await p3.send("meanwhile")
             await recorded(embedded.trace, "unpublished", times=asked + 1)
-            with pytest.raises(TimeoutError, match="Redis has not answered"):
-                await embedded.settle()
+            await embedded.settle()
+            assert ledger(embedded).pending == 3
             await embedded.thaw_redis()
             await settled(embedded)
             await p1.send("afterwards")
@@ -576,7 +575,7 @@ class TestRedis:
         with pytest.raises(RuntimeError, match=r"frozen.*thaw_redis\(\)"):
             await embedded.restart_server("A")
         await embedded.stop_redis()
-        with pytest.raises(RuntimeError, match=r"stopped already.*start_redis\(\)"):
+        with pytest.raises(RuntimeError, match=r"down already.*start_redis\(\)"):
             await embedded.stop_redis()
         with pytest.raises(RuntimeError, match=r"down already.*start_redis\(\)"):
             await embedded.freeze_redis()

@@ -24,7 +24,7 @@ from wsdemo.protocol import (
     FromServer,
     Join,
     Leave,
-    Resume,
+    Position,
     Send,
     Stored,
     Sync,
@@ -40,7 +40,7 @@ from wsdemo.protocol import (
 FROM_CLIENT: dict[str, FromClient] = {
     '{"type":"join","game":"g","player":"P1"}': Join("g", "P1"),
     '{"type":"join","game":"g","player":"P1","resume":{"epoch":"e1","seq":17}}': Join(
-        "g", "P1", Resume("e1", 17)
+        "g", "P1", Position("e1", 17)
     ),
     '{"type":"send","id":"P2-1","body":"jump"}': Send("P2-1", "jump"),
     '{"type":"ack","seq":18}': Ack(18),

@@ -27,7 +27,7 @@ from tests.conftest import (
     within,
 )
 from wsdemo.balancer import Balancer, round_robin
-from wsdemo.brokers import Broker, BrokerDown, LocalBroker
+from wsdemo.brokers import Broker, BrokerDown, LocalBroker, Receipt
 from wsdemo.protocol import MAX_BODY, MAX_FRAME, MAX_NAME
 from wsdemo.redis_backend import FakeRedis, RedisBackend
 from wsdemo.server import GameServer, Limits
@@ -872,10 +872,10 @@ class _BrokerThatIsDown(Broker):
     async def unsubscribe(self, game: str) -> None:
         pass
 
-    async def publish(self, game: str, payload: bytes) -> int:
+    async def publish(self, game: str, payload: bytes, event: str) -> Receipt:
         self._check()
-        self._relay(game, payload)
-        return 1
+        self._relay(game, payload, None)
+        return Receipt(receivers=1)
 
     async def sync(self) -> None:
         self._check()

@@ -23,7 +23,8 @@ class Barrier:
     """To be passed once by every player and every server that can.
 
     A frozen server is left out, and so is whoever waits for its answer: nothing more can happen to
-    them until somebody thaws it. `under_way` says in words what is still waited for.
+    them until somebody thaws it. A frozen Redis is waited for until the servers give it up: so
+    long, something can still happen. `under_way` says in words what is still waited for.
     """
 
     def __init__(self, players: Iterable[Player], parts: Parts) -> None:
@@ -51,8 +52,8 @@ class Barrier:
         return True
 
     async def _watch_the_parts(self) -> None:
-        before = self._parts.states()
-        await self._parts.changes.until(lambda: self._parts.states() != before)
+        before = self._parts.conditions()
+        await self._parts.changes.until(lambda: self._parts.conditions() != before)
         raise _PartsChanged
 
     async def _pass(self) -> None:
@@ -61,7 +62,7 @@ class Barrier:
                 f"{player.name} is on its way to a connection", partial(self._arrive, player)
             )
             for player in self._players
-            if player.coming_back
+            if player.coming_back and not player.is_cut_off
         )
         await self._all(
             self._wait(f"{player.name} is leaving", player.parted)
@@ -74,8 +75,15 @@ class Barrier:
             )
             for player in self._players
         )
-        await self._sync()  # what was said has been published ...
-        await self._sync()  # ... and what was published has been heard
+        await self._all(
+            self._wait(f"{player.name} waits to be told that its event is kept", player.confirmed)
+            for player in self._players
+            if player.unconfirmed and self._can_be_confirmed(player)
+        )
+        for _ in range(2):  # what was said has been published, and what was published, heard
+            await self._sync()
+            if self._parts.redis_state == "frozen":
+                return  # nothing more comes through it
 
     async def _sync(self) -> None:
         through_players = [
@@ -93,8 +101,17 @@ class Barrier:
 
     def _is_held_up(self, player: Player) -> bool:
         """Whether it waits for a server that is frozen, in its game or at the door."""
+        if player.is_cut_off:
+            return True
         name = player.server or self._parts.balancer.server_of(player.call)
         return any(server.name == name for server in self._parts.are("frozen"))
+
+    def _can_be_confirmed(self, player: Player) -> bool:
+        """Whether it can reach a Redis that answers, or will by itself."""
+        server = player.server or self._parts.balancer.server_of(player.call)
+        if self._parts.redis_state != "up" or self._parts.is_cut_from_redis(server):
+            return False
+        return (player.connected or player.coming_back) and not self._is_held_up(player)
 
     async def _arrive(self, player: Player) -> None:
         """Return once it is connected, or held up."""
@@ -122,7 +139,13 @@ class Barrier:
 
     async def _wait(self, what: str, for_what: Callable[[], Awaitable[None]]) -> None:
         self.under_way.add(what)
-        await for_what()
+        try:
+            await for_what()
+        except NotConnected:
+            raise
+        except ConnectionError:  # in a server's words, its broker does not answer
+            if self._parts.redis_state != "frozen":
+                raise
         self.under_way.discard(what)
 
     async def _all(self, waits: Iterable[Coroutine[Any, Any, None]]) -> None:

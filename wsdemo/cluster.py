@@ -19,18 +19,20 @@ from typing import Any
 
 from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.barrier import Barrier
+from wsdemo.brokers.stream import WINDOW
 from wsdemo.ledger import TITLES
 from wsdemo.notebook import Cell, current_cell
 from wsdemo.parts import PART_NAMES, Parts, check_known
 from wsdemo.player import Player
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import RedisBackend, check_choice
+from wsdemo.redis_backend import Persistence, RedisBackend, check_choice
 from wsdemo.server import GameServer, ServerState
 from wsdemo.trace import Trace
 
 __all__ = ["BROKERS", "Cluster", "open_cluster"]
 
-BROKERS = ("none", "pubsub")
+BROKERS = ("none", "pubsub", "stream")
+MAX_HISTORY = 100_000  # events
 SETTLE_TIMEOUT = 5.0  # seconds
 
 
@@ -50,6 +52,8 @@ class Cluster:
         balance: str = "round-robin",
         game: str = "g",
         origins: Collection[str] = (),
+        history: int = WINDOW,
+        persistence: Persistence = "none",
     ) -> None:
         check_known("broker", broker, BROKERS)
         check_known("balance", balance, POLICIES)
@@ -66,6 +70,8 @@ class Cluster:
         self._redis_choice = check_choice(redis)
         self._balance = balance
         self._origins = origins
+        self._history = _check_history(history)
+        self._persistence = persistence
         self._parts = self._new_parts(servers, broker)
         self._watchers: list[Callable[[], None]] = []
         self._turn = asyncio.Lock()  # one change of what runs at a time
@@ -78,6 +84,8 @@ class Cluster:
             self._redis_choice,
             self._balance,
             self.game,
+            history=self._history,
+            persistence=self._persistence,
             port=port,
             origins=self._origins,
             may_join=self._may_join,
@@ -85,7 +93,7 @@ class Cluster:
 
     @property
     def broker(self) -> str:
-        """What is between the servers: "none" or "pubsub"."""
+        """What is between the servers: "none", "pubsub" or "stream"."""
         return str(self.trace.about["broker"])
 
     @property
@@ -254,9 +262,16 @@ class Cluster:
         """Whether a server is "up", "down" or "frozen". Raises `ValueError`."""
         return self._parts.server(name).state
 
-    async def stop_redis(self) -> None:
-        """End Redis; what it knows is lost. Like the following, only for redis="embedded"."""
-        await self._change(lambda: self._parts.stop_redis())
+    async def stop_redis(self, keep: bool = False) -> None:
+        """End Redis in good order; what it knows is lost, unless it is to `keep` it.
+
+        Like the following, not for a Redis at a URL, which is somebody else's.
+        """
+        await self._change(lambda: self._parts.stop_redis(keep))
+
+    async def kill_redis(self) -> None:
+        """End Redis at once (SIGKILL); what it knows is kept as far as its `persistence` goes."""
+        await self._change(lambda: self._parts.kill_redis())
 
     async def start_redis(self) -> None:
         """Start Redis again, on its port. The servers come back to it by themselves.
@@ -272,6 +287,27 @@ class Cluster:
     async def thaw_redis(self) -> None:
         """Let Redis go on (SIGCONT), with everything it was asked meanwhile."""
         await self._change(lambda: self._parts.thaw_redis())
+
+    async def cut_redis_link(self, server: str) -> None:
+        """Cut one server's link to Redis, while others keep theirs."""
+
+        async def cut() -> None:
+            self._parts.cut_redis_link(server)
+
+        await self._change(cut)
+
+    async def mend_redis_link(self, server: str) -> None:
+        """Let a server whose link was cut reach Redis again; it does so by itself."""
+
+        async def mend() -> None:
+            self._parts.mend_redis_link(server)
+
+        await self._change(mend)
+
+    def lose_redis_answers(self, server: str, answers: int) -> None:
+        """Let Redis's answers to the next events that a server gives it be lost; 0 ends that."""
+        self._require_running()
+        self._parts.line(server).answers_to_lose = answers
 
     @property
     def redis_state(self) -> str:
@@ -446,17 +482,21 @@ def open_cluster(
     balance: str = "round-robin",
     game: str = "g",
     origins: Collection[str] = (),
+    history: int = WINDOW,
+    persistence: Persistence = "none",
 ) -> _OpenCluster:
     """Start a cluster; use it with `await`, or with `async with`, which also stops it.
 
-    `broker` is "none" or "pubsub". `redis` is "fake", "embedded" or a URL; by default what the
-    environment variable WSDEMO_REDIS says, or "fake". `balance` is "round-robin",
+    `broker` is "none", "pubsub" or "stream". `redis` is "fake", "embedded" or a URL; by default
+    what the environment variable WSDEMO_REDIS says, or "fake". `balance` is "round-robin",
     "least-connections" or "sticky". `origins` lists further web origins whose pages may connect.
+    `history` is how many events of a game a broker keeps, if it keeps any. `persistence`, for the
+    embedded Redis, says how it writes them down: "none", "everysec" or "always".
 
     A notebook cell that is run again stops the clusters that it opened before. Raises `ValueError`
     for a choice that there is not, and `RedisUnavailable`.
     """
-    cluster = Cluster(servers, broker, redis, balance, game, origins)
+    cluster = Cluster(servers, broker, redis, balance, game, origins, history, persistence)
     return _OpenCluster(cluster, current_cell())
 
 
@@ -473,6 +513,12 @@ async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
         if not task.cancelled():
             task.exception()  # the interruption is what the caller has to hear of
         raise
+
+
+def _check_history(events: int) -> int:
+    if not 1 <= events <= MAX_HISTORY:
+        raise ValueError(f"history={events!r}: a broker can keep 1 to {MAX_HISTORY:,} events")
+    return events
 
 
 def _check_server_name(name: str) -> None:

@@ -2,7 +2,8 @@
 
 A player should hear an event if it had joined the game and not left it when the event was sent. The
 event is then heard, heard twice, or missed for a cause that the trace proves. It is pending where
-the trace ends before the event had come to rest, and while a frozen server holds it up.
+the trace ends before the event had come to rest: while a part that stands still holds it up, while
+its sender repeats it, and while a broker keeps it for a player who is away.
 """
 
 from __future__ import annotations
@@ -26,9 +27,16 @@ Cause = Literal[
     "player too slow",
     "never reached a server",
     "lost with its server",
+    "trimmed from history",
+    "lost with Redis",
 ]
 
-TITLES = {"none": "Without a broker", "pubsub": "With Redis Pub/Sub"}
+TITLES = {
+    "none": "Without a broker",
+    "pubsub": "With Redis Pub/Sub",
+    "stream": "With Redis Streams",
+}
+KEEPERS = ("stream",)  # brokers that keep events
 ROWS_SHOWN = 40
 BODY_SHOWN = 20  # characters
 _CAPTION = "text-align: left; white-space: nowrap"
@@ -64,6 +72,8 @@ class _Event:
     subscribed: set[str] = field(default_factory=set)  # servers, when it was received
     killed: set[str] = field(default_factory=set)  # servers, since it was received
     redis_stopped: bool = False  # since it was received
+    unconfirmed: bool = False  # its sender says it again until it is kept
+    place: tuple[int, int] | None = None  # where it is kept: in which epoch, at which number
 
 
 class FateFinder:
@@ -71,6 +81,7 @@ class FateFinder:
 
     def __init__(self, about: Mapping[str, Any]) -> None:
         self._local = about.get("broker") == "none"
+        self._keeps = about.get("broker") in KEEPERS
         self._game = about.get("game")
         self._where: dict[str, str | None] = {}  # each player in the game -> its server
         self._reporting: set[str] = set()  # players whose own records are in the trace
@@ -79,6 +90,8 @@ class FateFinder:
         self._open: set[str] = set()  # events that have not come to rest
         self._frozen: set[str] = set()  # servers
         self._subscribed: set[str] = set()  # servers, to the game's channel
+        self._epochs: list[str] = []  # of what is kept, in the order of their beginning
+        self._gaps: dict[str, list[tuple[int, int, Record]]] = {}  # player -> up to which place
 
     def feed(self, record: Record) -> list[Fate]:
         """The fates that this record decides."""
@@ -108,6 +121,9 @@ class FateFinder:
                 self._subscribed.discard(record.at)
             case "disconnect" if record.peer == "redis":
                 self._subscribed.discard(record.at)
+            case "gap" if "epoch" in record.data:
+                upto = (self._epoch(str(record.data["epoch"])), int(record.data["seq"]))
+                self._gaps.setdefault(record.peer, []).append((*upto, record))
             case "settle":  # speaks for what had been said when it began
                 before = int(record.data.get("before", record.n))
                 said = [name for name in sorted(self._open) if self._events[name].sent.n < before]
@@ -130,16 +146,17 @@ class FateFinder:
         """Somebody has stopped a part, or lets it go on."""
         part = record.at
         match record.data.get("reason"):
-            case "frozen" if part != "redis":
+            case "frozen" | "stalled":
                 self._frozen.add(part)
-            case "thawed":
+            case "thawed" | "reads on":
                 self._frozen.discard(part)
-            case "killed":
+            case "killed" if part != "redis":
                 self._frozen.discard(part)
                 self._subscribed.discard(part)
                 for name in self._open:
                     self._events[name].killed.add(part)
-            case "stopped":
+            case "stopped" | "killed":
+                self._frozen.discard(part)
                 self._subscribed.clear()
                 for name in self._open:
                     self._events[name].redis_stopped = True
@@ -153,6 +170,15 @@ class FateFinder:
             event = self._events[record.event] = _Event(record, dict(self._where))
             self._open.add(record.event)
         match record.kind:
+            case "send":
+                event.unconfirmed = event.unconfirmed or bool(record.data.get("confirm"))
+                self._open.add(record.event)  # again, if it is a retry
+            case "confirm" | "give up":
+                event.unconfirmed = False
+            case "store":
+                event.publish = record
+                epoch = self._epoch(str(record.data.get("epoch", "")))
+                event.place = (epoch, int(record.data["seq"]))
             case "receive":
                 event.received = record
                 event.subscribed = set(self._subscribed)
@@ -163,8 +189,10 @@ class FateFinder:
                 event.publish = record
             case "relay":
                 event.relays[record.at] = record
+                if self._keeps and event.place is None and "seq" in record.data:
+                    event.place = (max(0, len(self._epochs) - 1), int(record.data["seq"]))
                 event.too_slow |= self._too_slow
-            case "deliver":
+            case "deliver" | "replay":
                 event.delivered[record.peer] = record
                 if record.peer not in self._reporting:  # as much as can be known of it
                     return [self._hear(event, record.peer, record)]
@@ -177,6 +205,12 @@ class FateFinder:
         outcome: Literal["heard", "twice"] = "heard" if event.heard[player] == 1 else "twice"
         return Fate(record.event, player, outcome, "", record.n)
 
+    def _epoch(self, epoch: str) -> int:
+        """The how-manieth epoch it is."""
+        if epoch not in self._epochs:
+            self._epochs.append(epoch)
+        return self._epochs.index(epoch)
+
     def _close(self, name: str) -> Iterator[Fate]:
         """The misses that are certain once everything that can move has come to rest."""
         event = self._events[name]
@@ -184,20 +218,33 @@ class FateFinder:
         for player, server in event.where.items():
             if event.heard[player] or player in event.missed:
                 continue
-            if self._is_held_up(event, server):
+            gap = self._gap(event, player)
+            if gap is None and self._is_held_up(event, player, server):
                 self._open.add(name)
             else:
                 event.missed.add(player)
-                yield self._miss(name, event, player, server)
+                yield gap or self._miss(name, event, player, server)
 
-    def _is_held_up(self, event: _Event, server: str | None) -> bool:
-        """Whether a frozen server may still pass on the event to a player of this server."""
+    def _gap(self, event: _Event, player: str) -> Fate | None:
+        """The player's having been told that it will never hear an event that was kept."""
+        for epoch, seq, record in self._gaps.get(player, []):
+            if event.place and event.place <= (epoch, seq) and record.n > event.sent.n:
+                cause: Cause = (
+                    "lost with Redis" if event.place[0] < epoch else "trimmed from history"
+                )
+                return Fate(event.sent.event, player, "missed", cause, record.n, record.at)
+        return None
+
+    def _is_held_up(self, event: _Event, player: str, server: str | None) -> bool:
+        """Whether the player may still hear it: from a part that stands still, or from a keeper."""
+        if event.unconfirmed or event.place or player in self._frozen:
+            return True
         if event.received is None:
             return event.sent.peer in self._frozen
         if self._local:
             return server == event.received.at and server in self._frozen
         unpublished = event.publish is None and event.received.at in self._frozen
-        return unpublished or server in self._frozen
+        return unpublished or server in self._frozen or "redis" in self._frozen
 
     def _miss(self, name: str, event: _Event, player: str, server: str | None) -> Fate:
         """Why the player missed it: the first thing on the event's way that went wrong."""

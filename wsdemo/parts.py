@@ -9,10 +9,12 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 
 from wsdemo.balancer import POLICIES, Balancer
-from wsdemo.brokers import Broker, LocalBroker, PubSubBroker
+from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, StreamBroker
+from wsdemo.brokers.stream import WINDOW
 from wsdemo.changes import Changes
 from wsdemo.lifetime import Lifetime
-from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, redis_backend
+from wsdemo.redis_backend import OwnRedis, Persistence, RedisBackend, redis_backend
+from wsdemo.redis_line import Line
 from wsdemo.server import GameServer, ServerState
 from wsdemo.trace import Trace
 
@@ -33,15 +35,22 @@ class Parts(Lifetime):
         balance: str,
         game: str,
         *,
+        history: int = WINDOW,
+        persistence: Persistence = "none",
         port: int = 0,
         origins: Collection[str] = (),
         may_join: Callable[[str, str], bool],
     ) -> None:
         self.trace = Trace(broker=broker, servers=list(servers), game=game)
-        self.redis: RedisBackend | None = redis_backend(redis) if broker != "none" else None
+        self.redis: RedisBackend | None = None
+        if broker != "none":
+            self.redis = redis_backend(redis, persistence)
         self.balancer = Balancer(POLICIES[balance](), port=port, trace=self.trace)
         self.servers: dict[str, GameServer] = {}
+        self.lines: dict[str, Line] = {}  # each server's line to Redis
         self.changes = Changes()  # of what runs
+        self._broker = broker
+        self._history = history
         self._first = list(servers)
         self._taken = {*PART_NAMES, *servers}  # names that no player may have; it grows
         self._origins = origins
@@ -67,7 +76,7 @@ class Parts(Lifetime):
 
     async def give_up_what_is_frozen(self) -> None:
         """Let nobody wait for the answer of a part that gives none."""
-        if isinstance(self.redis, EmbeddedRedis) and self.redis.state == "frozen":
+        if isinstance(self.redis, OwnRedis) and self.redis.state == "frozen":
             self.redis.thaw()
         for server in self.servers.values():
             if server.state == "frozen":
@@ -87,6 +96,11 @@ class Parts(Lifetime):
     def states(self) -> dict[str, ServerState]:
         """What each server is: up, down or frozen."""
         return {name: server.state for name, server in self.servers.items()}
+
+    def conditions(self) -> dict[str, str]:
+        """What each part that can be broken is, Redis and the links to it included."""
+        links = {f"link of {name}": str(line.is_cut) for name, line in self.lines.items()}
+        return {**self.states(), "redis": self.redis_state, **links}
 
     def are(self, state: ServerState) -> list[GameServer]:
         """The servers that are in this state."""
@@ -179,9 +193,48 @@ class Parts(Lifetime):
     def _new_broker(self, server: str) -> Broker:
         if self.redis is None:
             return LocalBroker()
-        return PubSubBroker(
-            self.redis.client(), server=server, prefix=self.redis.prefix, trace=self.trace
-        )
+        client = self.redis.client(self.lines.setdefault(server, Line()))
+        prefix, trace = self.redis.prefix, self.trace
+        if self._broker == "stream":
+            return StreamBroker(
+                client, server=server, prefix=prefix, window=self._history, trace=trace
+            )
+        return PubSubBroker(client, server=server, prefix=prefix, trace=trace)
+
+    def line(self, server: str) -> Line:
+        """A server's line to Redis. Raises `ValueError`, and `RuntimeError` where there is none."""
+        check_known("server", server, self.servers)
+        if server not in self.lines:
+            raise RuntimeError(self.redis_cannot)
+        return self.lines[server]
+
+    def is_cut_from_redis(self, server: str) -> bool:
+        """Whether this server's link to Redis is cut."""
+        return server in self.lines and self.lines[server].is_cut
+
+    def cut_redis_link(self, server: str) -> None:
+        """Cut a server's line to Redis."""
+        line = self.line(server)
+        if line.is_cut:
+            raise RuntimeError(
+                f"Server {server}'s link to Redis is cut already; "
+                f"`await cluster.mend_redis_link({server!r})` first."
+            )
+        self.trace.append("fault", server, "redis", reason="link cut")
+        line.cut()
+        self.changes.announce()
+
+    def mend_redis_link(self, server: str) -> None:
+        """Let the server reach Redis again."""
+        line = self.line(server)
+        if not line.is_cut:
+            raise RuntimeError(
+                f"Server {server}'s link to Redis is not cut; "
+                f"`await cluster.cut_redis_link({server!r})` first."
+            )
+        self.trace.append("heal", server, "redis", reason="link mended")
+        line.mend()
+        self.changes.announce()
 
     # Redis
 
@@ -195,17 +248,22 @@ class Parts(Lifetime):
         """Why Redis can be neither stopped nor frozen; empty if it can."""
         return self.redis.cannot if self.redis else "There is no Redis in this cluster."
 
-    async def stop_redis(self) -> None:
-        """End it, and with it all it knows."""
-        redis = self._own_redis()
-        if redis.state == "down":
-            raise RuntimeError("Redis is stopped already; `await cluster.start_redis()` first.")
+    async def stop_redis(self, keep: bool = False) -> None:
+        """End it in good order, its data kept for the next start or forgotten."""
+        redis = self._running_redis()
         self.trace.append("fault", "redis", reason="stopped")
-        await redis.stop()
+        await redis.shut_down(keep=keep)
+        self.changes.announce()
+
+    async def kill_redis(self) -> None:
+        """End it at once."""
+        redis = self._running_redis()
+        self.trace.append("fault", "redis", reason="killed")
+        await redis.crash()
         self.changes.announce()
 
     async def start_redis(self) -> None:
-        """Start it again, empty, on its port."""
+        """Start it again, on its port, with the data that was kept."""
         redis = self._own_redis()
         if redis.state != "down":
             raise RuntimeError("Redis has started already; `await cluster.stop_redis()` first.")
@@ -238,8 +296,14 @@ class Parts(Lifetime):
         redis.thaw()
         self.changes.announce()
 
-    def _own_redis(self) -> EmbeddedRedis:
-        if not isinstance(self.redis, EmbeddedRedis):
+    def _running_redis(self) -> OwnRedis:
+        redis = self._own_redis()
+        if redis.state == "down":
+            raise RuntimeError("Redis is down already; `await cluster.start_redis()` first.")
+        return redis
+
+    def _own_redis(self) -> OwnRedis:
+        if not isinstance(self.redis, OwnRedis):
             raise RuntimeError(self.redis_cannot)
         return self.redis
 

@@ -7,15 +7,19 @@ import itertools
 import logging
 import random
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal, overload
 from urllib.parse import quote
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
 
+from wsdemo.changes import Changes
+from wsdemo.gate import Gate
 from wsdemo.protocol import (
     MAX_FRAME,
+    Ack,
     Close,
     Error,
     Event,
@@ -23,7 +27,9 @@ from wsdemo.protocol import (
     FromServer,
     Join,
     Leave,
+    Position,
     Send,
+    Stored,
     Sync,
     Synced,
     Welcome,
@@ -35,7 +41,7 @@ from wsdemo.protocol import (
 )
 from wsdemo.trace import Kind, Trace
 
-__all__ = ["JoinRefused", "NotConnected", "Player", "full_jitter"]
+__all__ = ["Gap", "JoinRefused", "NotConnected", "Player", "full_jitter"]
 
 _log = logging.getLogger("wsdemo.player")
 
@@ -51,6 +57,19 @@ class JoinRefused(ConnectionError):
     """The server answered the join with an error; the text is the server's."""
 
 
+class _NotTaken(ConnectionError):
+    """The server could not do what it was asked for; the text is the server's."""
+
+
+@dataclass(frozen=True)
+class Gap:
+    """Events were lost between these two positions; `reason` is what the server said."""
+
+    after: Position | None
+    until: Position | None
+    reason: str
+
+
 def full_jitter(first: float = 0.02, longest: float = 2.0) -> Iterator[float]:
     """Delays in seconds, each drawn evenly from 0 to a bound that doubles.
 
@@ -64,8 +83,10 @@ def full_jitter(first: float = 0.02, longest: float = 2.0) -> Iterator[float]:
 class Player:
     """One player of one game.
 
-    `heard` holds the events it has heard, in order. `steer`, if given, is called with the request
-    of a connection and a server's name when that connection is to go to that one server.
+    `heard` holds the events it has heard, in order, each once where they have numbers; `gaps` says
+    what it was told that it will never hear. `position` is where its hearing goes on. `steer`, if
+    given, is called with the request of a connection and a server's name when that connection is to
+    go to that one server.
     """
 
     def __init__(
@@ -82,6 +103,9 @@ class Player:
         self.name = check_name(name, "player")
         self.game = check_name(game, "game")
         self.heard: list[Event] = []
+        self.gaps: list[Gap] = []
+        self.position: Position | None = None
+        self.recovered: bool | None = None  # what the last welcome said
         self.errors: deque[Error] = deque(maxlen=100)
         self.server: str | None = None
         self.former_calls: set[str] = set()  # requests of connections that have ended
@@ -94,7 +118,13 @@ class Player:
         self._trace = trace
         self.events_said = events_before
         self._sync_numbers = itertools.count(1)
-        self._syncs: dict[str, asyncio.Future[Exception | None]] = {}  # what came of each
+        self._answers: dict[str, asyncio.Future[int | Exception]] = {}  # to what it has asked
+        self._unconfirmed: set[str] = set()  # events
+        self._known_events: set[tuple[str, str]] = set()  # heard, by player and id
+        self._acks = False
+        self._link = Gate()  # shut while it is cut
+        self._reading = Gate()  # shut while it reads nothing
+        self._changes = Changes()
         self._socket: ClientConnection | None = None
         self._welcomed = asyncio.Event()
         self.left = False
@@ -118,6 +148,16 @@ class Player:
     def coming_back(self) -> bool:
         """Whether it is on its way to a connection."""
         return self._life is not None and not self.connected
+
+    @property
+    def unconfirmed(self) -> bool:
+        """Whether it waits to be told that something it has said is kept."""
+        return bool(self._unconfirmed)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether its link is cut, or it reads nothing."""
+        return self._link.is_shut or self._reading.is_shut
 
     async def connect(self, server: str | None = None) -> None:
         """Connect through the balancer (to this server, if named) and join the game.
@@ -148,6 +188,7 @@ class Player:
             socket, server = self._require_connection("leave"), self.server or ""
             await self._say(Leave())
             self.left = True
+            self._changes.announce()
             try:
                 async with asyncio.timeout(JOIN_TIMEOUT):
                     await socket.wait_closed()  # by the server, once it has taken the player out
@@ -161,6 +202,7 @@ class Player:
     async def pause(self) -> None:
         """Disconnect because the run is over, and stay away until `renew`, whoever calls."""
         self._paused = True
+        self._changes.announce()
         await self.disconnect()
 
     def renew(self, trace: Trace | None) -> None:
@@ -168,6 +210,9 @@ class Player:
         self._paused = False
         self._trace = trace
         self.heard = []
+        self.gaps = []
+        self.position = self.recovered = None
+        self._known_events = set()
         self.errors.clear()
         self.events_said = 0
         self.former_calls = set()
@@ -177,6 +222,9 @@ class Player:
     async def stop(self) -> None:
         """Disconnect because the run is over, whatever else is under way."""
         self._stopped = True
+        self._changes.announce()
+        self.mend_link()
+        self.go_on_reading()
         await self._disconnect()
 
     async def _connect(self, server: str | None) -> None:
@@ -209,20 +257,68 @@ class Player:
             life.cancel()
         await asyncio.gather(life, return_exceptions=True)
 
-    async def send(self, body: str) -> str:
+    @overload
+    async def send(self, body: str, *, again: str = ..., confirm: Literal[False] = ...) -> str: ...
+    @overload
+    async def send(self, body: str, *, again: str = ..., confirm: Literal[True]) -> int: ...
+    async def send(self, body: str, *, again: str = "", confirm: bool = False) -> str | int:
         """Say something to everyone in the game, oneself included. Returns the event's id.
 
-        Raises `NotConnected`, and `ValueError` for a text that no event can carry.
+        `again` is the id of the event that this is a retry of. With `confirm`, returns the event's
+        number, once the server has said that it is kept: until then the event is said again, with
+        the same id, after each error and on each new connection.
+
+        Raises `NotConnected`; `ValueError` for a text that no event can carry; and `RuntimeError`
+        if the event is to be confirmed and the broker keeps none.
         """
         self._require_connection("send")
         check_body(body)
-        self.events_said += 1
-        event = f"{self.name}-{self.events_said}"
+        if confirm and self.position is None:
+            raise RuntimeError(
+                "This broker keeps no event, so it confirms none; "
+                'open a cluster with one that does: `open_cluster(broker="stream")`'
+            )
+        if not again:
+            self.events_said += 1
+        event = again or f"{self.name}-{self.events_said}"
+        if confirm:
+            return await self._send_until_confirmed(event, body)
+        await self._send(event, body)
+        return event
+
+    async def _send(self, event: str, body: str, **data: Any) -> None:
         frame = encode(Send(event, body))
         if self._trace is not None:
-            self._record("send", self.server or "", event, body=body, frame=frame.decode())
+            said = event_name(self.name, event)
+            text = frame.decode()
+            self._record("send", self.server or "", said, body=body, frame=text, **data)
         await self._transmit("send", frame)
-        return event
+
+    async def _send_until_confirmed(self, event: str, body: str) -> int:
+        said = event_name(self.name, event)
+        self._unconfirmed.add(said)
+        try:
+            for delay in self._backoff():
+                await self._changes.until(lambda: self.connected or not self._runs)
+                self._require_running()
+                try:
+                    seq = await self._ask(event, lambda: self._send(event, body, confirm=True))
+                except (NotConnected, _NotTaken):
+                    await asyncio.sleep(delay)
+                    continue
+                self._record("confirm", self.server or "", said, seq=seq)
+                return seq
+            raise AssertionError("a back-off does not end")
+        except BaseException:
+            self._record("give up", "", said)
+            raise
+        finally:
+            self._unconfirmed.discard(said)
+            self._changes.announce()
+
+    async def confirmed(self) -> None:
+        """Return once nothing that it has said waits to be confirmed."""
+        await self._changes.until(lambda: not self._unconfirmed)
 
     async def sync(self) -> None:
         """Return when all that was sent before is published, and all published before is heard.
@@ -231,14 +327,46 @@ class Player:
         words if its broker does not answer.
         """
         number = f"sync-{next(self._sync_numbers)}"
-        answered = self._syncs[number] = asyncio.get_running_loop().create_future()
+        await self._ask(number, lambda: self._say(Sync(number)))
+
+    async def _ask(self, question: str, say: Callable[[], Awaitable[None]]) -> int:
+        """Say it, and wait for the server's answer. Raises `NotConnected` and `ConnectionError`."""
+        answer = self._answers[question] = asyncio.get_running_loop().create_future()
         try:
-            await self._say(Sync(number))
-            error = await answered
+            await say()
+            result: int | Exception = await answer
         finally:
-            del self._syncs[number]
-        if error:
-            raise error
+            if self._answers.get(question) is answer:
+                del self._answers[question]
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    # What can be broken
+
+    def cut_link(self) -> None:
+        """Cut the connection without a goodbye, and make no other until the link is mended."""
+        self._record("fault", "balancer", reason="link cut")
+        self._link.shut()
+        if self._socket:
+            self._socket.transport.abort()
+
+    def mend_link(self) -> None:
+        """Let it connect again, which it does by itself."""
+        if self._link.is_shut:
+            self._record("heal", "balancer", reason="link mended")
+            self._link.open()
+
+    def stop_reading(self) -> None:
+        """Leave unread what the server writes."""
+        self._record("fault", "", reason="stalled")
+        self._reading.shut()
+
+    def go_on_reading(self) -> None:
+        """Read on, with what has come meanwhile."""
+        if self._reading.is_shut:
+            self._record("heal", "", reason="reads on")
+            self._reading.open()
 
     async def parted(self) -> None:
         """Return once the connection of a player that has left is closed."""
@@ -280,6 +408,7 @@ class Player:
             if self.left:
                 return
             await asyncio.sleep(next(delays))
+            await self._link.passed()
 
     async def _stay_connected(self) -> None:
         self._record("connect", "balancer")
@@ -295,11 +424,17 @@ class Player:
             close_timeout=1,
             logger=_log,
         ) as socket:
-            await socket.send(encode(Join(self.game, self.name)), text=True)
+            if self._link.is_shut:
+                raise ConnectionAbortedError("the link is cut")
+            await socket.send(encode(Join(self.game, self.name, self.position)), text=True)
             self._socket = socket
             try:
                 async for frame in socket:
-                    self._take(decode_from_server(frame))
+                    await self._reading.passed()
+                    message = decode_from_server(frame)
+                    self._take(message)
+                    if self._acks and isinstance(message, Event) and message.seq is not None:
+                        await socket.send(encode(Ack(message.seq)), text=True)
             finally:
                 self.former_calls.add(call)
                 self._part()
@@ -307,23 +442,44 @@ class Player:
     def _take(self, message: FromServer) -> None:
         match message:
             case Event():
-                self.heard.append(message)
-                said = event_name(message.player, message.id)
-                self._record("hear", self.server or "", said)
+                self._hear(message)
             case Welcome():
                 self.server = message.server
                 self._known = True
                 self._wish = None
+                if message.recovered is False:
+                    self.gaps.append(Gap(self.position, message.position, message.reason))
+                self.position, self.recovered = message.position, message.recovered
+                self._acks = message.acks
                 self._welcomed.set()
                 self._record("welcome", message.server)
+                self._changes.announce()
+            case Stored():
+                self._answer(message.id, message.seq)
             case Synced():
-                self._settle_sync(message.id, None)
-            case Error(id=str(number)) if number in self._syncs:
-                self._settle_sync(number, ConnectionError(message.message))
+                self._answer(message.id, 0)
+            case Error(id=str(question)) if question in self._answers:
+                self._answer(question, _NotTaken(message.message))
             case Error():
                 self.errors.append(message)
                 if not self.connected:
                     raise JoinRefused(f"{self.name} could not join: {message.message}")
+
+    def _hear(self, event: Event) -> None:
+        """Take an event, unless it has a number and was heard before."""
+        said, here = event_name(event.player, event.id), self.position
+        if event.seq is not None and here is not None:
+            if event.seq > here.seq + 1:
+                raise ConnectionResetError(f"event {event.seq} came after {here.seq}")
+            identity = (event.player, event.id)
+            is_known = event.seq <= here.seq or identity in self._known_events
+            self.position = Position(here.epoch, max(event.seq, here.seq))
+            if is_known:
+                self._record("duplicate", self.server or "", said)
+                return
+            self._known_events.add(identity)
+        self.heard.append(event)
+        self._record("hear", self.server or "", said)
 
     def _part(self) -> None:
         """The connection has ended."""
@@ -331,13 +487,13 @@ class Player:
             self._record("disconnect", self.server or "")
         self._socket = self.server = None
         self._welcomed.clear()
-        for number in self._syncs:
-            self._settle_sync(number, NotConnected(f"{self.name} lost its connection"))
+        for question in tuple(self._answers):
+            self._answer(question, NotConnected(f"{self.name} lost its connection"))
 
-    def _settle_sync(self, number: str, error: Exception | None) -> None:
-        answered = self._syncs.get(number)
-        if answered and not answered.done():
-            answered.set_result(error)
+    def _answer(self, question: str, answer: int | Exception) -> None:
+        asked = self._answers.get(question)
+        if asked and not asked.done():
+            asked.set_result(answer)
 
     async def _say(self, message: FromClient) -> None:
         await self._transmit(type(message).__name__.lower(), encode(message))
@@ -359,6 +515,10 @@ class Player:
                 f"call `await {player}.reconnect()` first"
             )
         return self._socket
+
+    @property
+    def _runs(self) -> bool:
+        return not (self._stopped or self._paused or self.left)
 
     def _require_running(self) -> None:
         if self._stopped:

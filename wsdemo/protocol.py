@@ -11,9 +11,15 @@ Each message is one JSON object in a text frame; its "type" says which of these 
 
 A client joins first, and hears its own events too. An event's id is its sender's own choice; a
 retry carries the same one. "synced" answers a "sync" once everything this client sent before has
-been published, and everything published before has been written to this client. Where a broker
-numbers the events, "welcome" carries "epoch", "seq" and "recovered", "event" carries "seq", and a
-"join" may carry "resume": {"epoch", "seq"}; no broker does yet, so nothing is "stored".
+been published, and everything published before has been written to this client.
+
+Where the broker keeps events it numbers them. Then an "event" carries its "seq", a "send" is
+answered by "stored" once the event is written, also if it had been written before, and a "welcome"
+carries "epoch" and "seq": the event that comes next has the next number. A client that comes back
+puts the last epoch and number it knows into its "join", as "resume": {"epoch", "seq"}; "recovered"
+in the welcome says whether all that it has missed follows, and if not, "reason" says why. A second
+welcome on the same connection says that something has been lost meanwhile. A welcome with "acks"
+asks for an "ack" of what has been heard.
 """
 
 from __future__ import annotations
@@ -40,7 +46,7 @@ __all__ = [
     "FromServer",
     "Join",
     "Leave",
-    "Resume",
+    "Position",
     "Send",
     "Stored",
     "Sync",
@@ -53,6 +59,7 @@ __all__ = [
     "decode_from_server",
     "encode",
     "event_name",
+    "numbered",
 ]
 
 _T = TypeVar("_T")
@@ -89,8 +96,8 @@ class _Message(
 ): ...
 
 
-class Resume(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Where a player's hearing ended: the stream's epoch and the last sequence number."""
+class Position(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A place in a game's events: after the one with this sequence number, in this epoch."""
 
     epoch: EventId
     seq: Seq
@@ -104,7 +111,7 @@ class Join(_Message, frozen=True):
 
     game: Name
     player: Name
-    resume: Resume | None = None
+    resume: Position | None = None
 
     def __post_init__(self) -> None:
         _require_plain(self.game, self.player)
@@ -147,6 +154,15 @@ class Welcome(_Message, frozen=True):
     epoch: str | None = None
     seq: int | None = None
     recovered: bool | None = None
+    reason: str = ""
+    acks: bool = False
+
+    @property
+    def position(self) -> Position | None:
+        """After which event it goes on; None where they have no numbers."""
+        if self.epoch is None or self.seq is None:
+            return None
+        return Position(self.epoch, self.seq)
 
 
 class Event(_Message, frozen=True):
@@ -248,6 +264,11 @@ def decode_event(payload: bytes) -> Event:
         return _event.decode(payload)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise BadMessage(f"{error!s:.200}") from error
+
+
+def numbered(payload: bytes, seq: int) -> bytes:
+    """The frame of an event that has been given a number."""
+    return b'%s,"seq":%d}' % (payload[:-1], seq)
 
 
 def event_name(player: str, event: str) -> str:

@@ -1,8 +1,10 @@
 """Where the Redis is: in this process (fakeredis), started by this package, or at a URL.
 
-- "fake": fakeredis. Nothing to install or start; nothing crosses a network.
+- "fake": fakeredis, on a loopback port. Nothing to install; what it knows is in this process.
 - "embedded": a real server on a free loopback port, which ends with the backend, or with us.
 - a URL, redis://, rediss:// or unix://: somebody else's and shared, so names get a prefix.
+
+The first two are ours, so they can be stopped, killed and frozen.
 """
 
 from __future__ import annotations
@@ -19,22 +21,26 @@ import subprocess
 import sys
 import tempfile
 from abc import abstractmethod
+from contextlib import suppress
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
 
-from fakeredis import FakeAsyncRedis, FakeServer
-from redis.asyncio import Redis
+from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
+from wsdemo.fake_redis import FakeRedisServer
 from wsdemo.lifetime import Lifetime
+from wsdemo.redis_line import Line
 
 __all__ = [
+    "PERSISTENCE",
     "EmbeddedRedis",
     "FakeRedis",
+    "OwnRedis",
     "RedisBackend",
     "RedisState",
     "RedisUnavailable",
@@ -64,6 +70,8 @@ _OPTIONS: dict[str, Any] = {
 
 
 RedisState = Literal["up", "down", "frozen"]
+Persistence = Literal["none", "everysec", "always"]
+PERSISTENCE: tuple[Persistence, ...] = get_args(Persistence)
 
 
 class RedisUnavailable(ConnectionError):
@@ -75,16 +83,24 @@ class RedisBackend(Lifetime):
 
     prefix = ""
     cannot = ""
-    """Why it cannot be stopped and frozen, in a sentence; empty if it can."""
+    """Why it cannot be stopped, killed and frozen, in a sentence; empty if it can."""
 
     @property
     def state(self) -> RedisState:
         """Whether it runs, as far as this side knows."""
         return "up"
 
+    @property
     @abstractmethod
-    def client(self) -> Redis:
-        """A new client of it, to be closed by the caller; it neither retries nor reconnects."""
+    def url(self) -> str:
+        """For any client, `redis-cli MONITOR` for one. A password may be in it."""
+
+    def client(self, line: Line | None = None) -> Redis:
+        """A new client of it, to be closed by the caller; it neither retries nor reconnects.
+
+        Its connections are on `line`, if one is given, and break with it.
+        """
+        return (line or Line()).client(self.url, **_OPTIONS)
 
     @abstractmethod
     async def start(self) -> None:
@@ -94,23 +110,82 @@ class RedisBackend(Lifetime):
         """End what `start` began, if there is something to end."""
 
 
-class FakeRedis(RedisBackend):
-    """fakeredis: Redis's commands and their effects, in this process."""
+class OwnRedis(RedisBackend):
+    """A Redis of ours, which can be ended and frozen. `start` brings it back, on its port."""
 
-    cannot = (
-        "A Redis that can be stopped and frozen must be a process of its own, which the fake one "
-        'is not: use `open_cluster(redis="embedded")`.'
-    )
+    @abstractmethod
+    async def shut_down(self, *, keep: bool) -> None:
+        """End it in good order, with all it knows kept for the next start, or forgotten."""
+
+    @abstractmethod
+    async def crash(self) -> None:
+        """End it at once. What it knows is kept as far as its persistence goes."""
+
+    @abstractmethod
+    def freeze(self) -> None:
+        """Stand still: its connections stay, and nothing is answered. What is asked waits.
+
+        Raises `RuntimeError` if it does not run, or where this cannot be done.
+        """
+
+    @abstractmethod
+    def thaw(self) -> None:
+        """Go on with what has waited. Raises `RuntimeError` if it is not frozen."""
+
+    def _require(self, state: RedisState, to_be: str) -> None:
+        if self.state != state:
+            raise RuntimeError(f"Redis is {self.state}, so it cannot be {to_be}.")
+
+
+class FakeRedis(OwnRedis):
+    """fakeredis: Redis's commands and their effects, in this process. A crash loses all data."""
 
     def __init__(self) -> None:
-        self._server = FakeServer()
+        self._server = FakeRedisServer()
 
-    def client(self) -> Redis:
-        """A client of this fake server; all of them see the same data."""
-        return FakeAsyncRedis(server=self._server, **_OPTIONS)
+    @property
+    def state(self) -> RedisState:
+        """Whether it listens, and answers."""
+        if not self._server.runs:
+            return "down"
+        return "frozen" if self._server.is_frozen else "up"
+
+    @property
+    def url(self) -> str:
+        """Where it listens."""
+        return f"redis://127.0.0.1:{self._server.port}"
 
     async def start(self) -> None:
-        """Nothing to start."""
+        """Listen on a free port, or on the one it had before."""
+        try:
+            await self._server.start()
+        except OSError as error:
+            raise RedisUnavailable(f"No port for the fake Redis: {error}.") from error
+
+    async def stop(self) -> None:
+        """Listen no more, and forget all data."""
+        await self._server.stop()
+        self._server.forget()
+
+    async def shut_down(self, *, keep: bool) -> None:
+        """Cut all connections and listen no more."""
+        await self._server.die()
+        if not keep:
+            self._server.forget()
+
+    async def crash(self) -> None:
+        """The same, and all data is lost: nothing of it is on a disk."""
+        await self.shut_down(keep=False)
+
+    def freeze(self) -> None:
+        """Take everything in, and do nothing."""
+        self._require("up", "frozen")
+        self._server.freeze()
+
+    def thaw(self) -> None:
+        """Go on with what has waited."""
+        self._require("frozen", "thawed")
+        self._server.thaw()
 
 
 class RemoteRedis(RedisBackend):
@@ -128,14 +203,16 @@ class RemoteRedis(RedisBackend):
             raise ValueError(f"the Redis URL for {self._where} has options that there are not")
         self.prefix = f"wsdemo:{secrets.token_hex(4)}:"
 
-    def client(self) -> Redis:
-        """A client of it."""
-        return Redis.from_url(self._url, **_OPTIONS)
+    @property
+    def url(self) -> str:
+        """As it was given, its password included."""
+        return self._url
 
     def _is_valid(self) -> bool:
         """Whether a client can be made; why not is not passed on, it may hold the password."""
         try:
-            self.client().connection_pool.make_connection()  # type: ignore[no-untyped-call]
+            pool = ConnectionPool.from_url(self._url, **_OPTIONS)
+            pool.make_connection()  # type: ignore[no-untyped-call]
         except (ValueError, TypeError):
             return False
         return True
@@ -156,11 +233,17 @@ class RemoteRedis(RedisBackend):
             await redis.aclose()
 
 
-class EmbeddedRedis(RedisBackend):
-    """A real Redis or Valkey server, started on a free loopback port with nothing on disk."""
+class EmbeddedRedis(OwnRedis):
+    """A real Redis or Valkey server, started on a free loopback port.
 
-    def __init__(self) -> None:
+    `persistence` says how it writes what it knows to its append-only file: not at all ("none"), to
+    the disk once a second ("everysec"), or before each answer ("always"). The file goes with the
+    backend. https://redis.io/docs/latest/operate/oss_and_stack/management/persistence/
+    """
+
+    def __init__(self, persistence: Persistence = "none") -> None:
         self._binary = find_server_binary()
+        self._persistence = persistence
         self._port = 0
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
@@ -176,17 +259,13 @@ class EmbeddedRedis(RedisBackend):
 
     @property
     def url(self) -> str:
-        """For any other client, `redis-cli MONITOR` for one."""
+        """Where it listens."""
         return f"redis://127.0.0.1:{self._port}"
 
     @property
     def pid(self) -> int | None:
         """The server's process id while it runs."""
         return self._process.pid if self._process else None
-
-    def client(self) -> Redis:
-        """A client of it."""
-        return Redis.from_url(self.url, **_OPTIONS)
 
     async def start(self) -> None:
         """Start the server, on the port it had before if it was stopped; wait until it answers."""
@@ -219,24 +298,43 @@ class EmbeddedRedis(RedisBackend):
             self._folder.cleanup()
             self._folder = None
 
-    def freeze(self) -> None:
-        """Stand still: its connections stay, and nothing is answered (SIGSTOP).
+    async def shut_down(self, *, keep: bool) -> None:
+        """SHUTDOWN SAVE, or else SIGKILL and an empty folder."""
+        if keep and self._process:
+            if self._frozen:
+                self.thaw()
+            redis = self.client()
+            with suppress(RedisError, OSError):
+                await redis.shutdown(save=True)
+            await redis.aclose()
+            await asyncio.to_thread(self._process.wait)
+        self._end()
+        if not keep:
+            self._forget()
 
-        What is asked meanwhile waits in the kernel's buffers. Raises `RuntimeError` where a system
-        has no such signal, as Windows has not, and if there is no process that runs.
+    async def crash(self) -> None:
+        """SIGKILL. Without persistence, a start finds nothing."""
+        self._end()
+        if self._persistence == "none":
+            self._forget()
+
+    def freeze(self) -> None:
+        """Stand still (SIGSTOP). What is asked meanwhile waits in the kernel's buffers.
+
+        Raises `RuntimeError` where a system has no such signal, as Windows has not.
         """
         if not hasattr(signal, "SIGSTOP"):
             raise RuntimeError("This system cannot freeze a process; stop Redis instead.")
-        if self._process is None or self.state != "up":
-            raise RuntimeError(f"Redis is {self.state}, so it cannot be frozen.")
+        self._require("up", "frozen")
+        assert self._process
         os.kill(self._process.pid, signal.SIGSTOP)
         os.waitpid(self._process.pid, os.WUNTRACED)  # a signal takes a moment; from here it is so
         self._frozen = True
 
     def thaw(self) -> None:
-        """Go on with what has waited (SIGCONT). Raises `RuntimeError` if it is not frozen."""
-        if self._process is None or self.state != "frozen":
-            raise RuntimeError(f"Redis is {self.state}, so it cannot be thawed.")
+        """Go on with what has waited (SIGCONT)."""
+        self._require("frozen", "thawed")
+        assert self._process
         os.kill(self._process.pid, signal.SIGCONT)
         self._frozen = False
 
@@ -245,7 +343,8 @@ class EmbeddedRedis(RedisBackend):
             "port": port,
             "bind": "127.0.0.1",
             "save": "",
-            "appendonly": "no",
+            "appendonly": "no" if self._persistence == "none" else "yes",
+            "appendfsync": "everysec" if self._persistence == "none" else self._persistence,
             "maxmemory": "256mb",
             "dir": folder,
             "logfile": str(Path(folder, "log")),
@@ -286,21 +385,35 @@ class EmbeddedRedis(RedisBackend):
         self._guard = self._process = None
         self._frozen = False
 
+    def _forget(self) -> None:
+        if self._folder:
+            shutil.rmtree(Path(self._folder.name, "appendonlydir"), ignore_errors=True)
+            Path(self._folder.name, "dump.rdb").unlink(missing_ok=True)
+
     def _last_words(self) -> str:
         log = Path(self._folder.name, "log") if self._folder else Path()
         lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
         return lines[-1] if lines else "it said nothing."
 
 
-def redis_backend(choice: str | None = None) -> RedisBackend:
+def redis_backend(choice: str | None = None, persistence: Persistence = "none") -> RedisBackend:
     """The backend for "fake", "embedded" or a URL; by default for what WSDEMO_REDIS says, or fake.
 
-    Raises `ValueError` for anything else, `RedisUnavailable` where there is no server to embed.
+    Raises `ValueError` for anything else, and for a persistence that is not for this Redis;
+    `RedisUnavailable` where there is no server to embed.
     """
     choice = check_choice(choice)
+    if persistence not in PERSISTENCE:
+        raise ValueError(
+            f"unknown persistence {persistence!r}; there are: {', '.join(PERSISTENCE)}"
+        )
+    if persistence != "none" and choice != "embedded":
+        raise ValueError(
+            f'persistence={persistence!r} needs a real server: use it with redis="embedded"'
+        )
     if choice == "fake":
         return FakeRedis()
-    return EmbeddedRedis() if choice == "embedded" else RemoteRedis(choice)
+    return EmbeddedRedis(persistence) if choice == "embedded" else RemoteRedis(choice)
 
 
 def check_choice(choice: str | None = None) -> str:

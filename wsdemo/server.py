@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
@@ -21,10 +20,11 @@ from websockets.exceptions import ConnectionClosed
 from websockets.protocol import State
 from websockets.typing import Origin
 
-from wsdemo.brokers import Broker, BrokerDown
+from wsdemo.brokers import Broker, BrokerDown, Resumption
 from wsdemo.changes import Changes
 from wsdemo.connection import Connection
 from wsdemo.lifetime import Lifetime
+from wsdemo.ports import bound_socket
 from wsdemo.protocol import (
     MAX_FRAME,
     Ack,
@@ -36,7 +36,9 @@ from wsdemo.protocol import (
     FromServer,
     Join,
     Leave,
+    Position,
     Send,
+    Stored,
     Sync,
     Synced,
     Welcome,
@@ -44,6 +46,7 @@ from wsdemo.protocol import (
     decode_from_client,
     encode,
     event_name,
+    numbered,
 )
 from wsdemo.trace import Kind, Trace
 
@@ -76,6 +79,7 @@ class _Visit:
     request: str
     game: str = ""
     player: str = ""
+    welcomed: bool = False
     joined: bool = False
     bad_messages: int = 0
 
@@ -145,11 +149,11 @@ class GameServer(Lifetime):
 
     async def start(self) -> None:
         """Reach the broker, then listen. Raises `BrokerDown`, or `OSError` if the port is taken."""
-        listener = _listen(self._host, self._port)
+        listener = bound_socket(self._host, self._port)
         self._port = listener.getsockname()[1]
         own = [f"http://{host}:{self._port}" for host in (self._host, "localhost")]
         try:
-            await self._broker.start(self.relay)
+            await self._broker.start(self.relay, self.skip)
             self._server = await serve(
                 self._handle,
                 sock=listener,
@@ -197,7 +201,7 @@ class GameServer(Lifetime):
             return
         server.server.close()
         with suppress(OSError):  # somebody was quicker: then a restart will say so
-            self._kept_port = _listen(self._host, self._port)  # bound only: calls are refused
+            self._kept_port = bound_socket(self._host, self._port)  # bound only: calls are refused
         self._broker.forsake()
         self._gate.drop()
         self._cut_sockets()
@@ -235,24 +239,34 @@ class GameServer(Lifetime):
         for connection in tuple(self._sockets):
             connection.transport.abort()
 
-    def relay(self, game: str, payload: bytes) -> None:
+    def relay(self, game: str, payload: bytes, seq: int | None = None) -> None:
         """Write an event to each of this server's players in the game."""
         try:
             event = decode_event(payload)
         except BadMessage as error:  # somebody else publishes on our channel
             _log.warning("server %s drops what is not an event: %s", self.name, error)
             return
+        frame = payload if seq is None else numbered(payload, seq)
         room = self._games.get(game) or _Game()
         players = room.players
         if self._trace is not None:
             said = event_name(event.player, event.id)
-            frame = payload.decode(errors="replace")
-            self._record("relay", self._broker.hub, said, game=game, frame=frame)
+            text = frame.decode(errors="replace")
+            number = {} if seq is None else {"seq": seq}
+            self._record("relay", self._broker.hub, said, game=game, frame=text, **number)
             for name, connection in players.items():
                 if connection.state is State.OPEN:
                     self._record("deliver", name, said, game=game)
-        broadcast(players.values(), payload, text=True)
-        self._limit_waiting(room, len(payload))
+        broadcast(players.values(), frame, text=True)
+        self._limit_waiting(room, len(frame))
+
+    def skip(self, game: str, position: Position, reason: str) -> None:
+        """Tell this server's players in the game that events are lost, and where it goes on."""
+        room = self._games.get(game) or _Game()
+        for name in room.players:
+            self._record_gap(game, name, position, reason)
+        welcome = self._welcome(game, Resumption(position, recovered=False, reason=reason))
+        broadcast(room.players.values(), encode(welcome), text=True)
 
     async def sync(self) -> None:
         """Return once what was received before this call is published, and relayed here, or lost.
@@ -305,9 +319,11 @@ class GameServer(Lifetime):
             case Leave():
                 self._record("leave", visit.player, game=visit.game)
                 self._deregister(visit)  # first, so that whoever sees the close may join again
+                with suppress(BrokerDown):
+                    await self._broker.forget(visit.game, visit.player)
                 await visit.connection.close(Close.DONE)
             case Ack():
-                pass  # a broker that keeps nothing has nothing to strike off
+                self._broker.acknowledge(visit.game, visit.player, message.seq)
 
     async def _join(self, visit: _Visit, join: Join) -> None:
         """Register the player once its game's events reach this server, not before."""
@@ -326,6 +342,7 @@ class GameServer(Lifetime):
         game.arriving.add(join.player)
         try:
             await self._broker.subscribe(join.game)
+            resumption = await self._resume(visit, join)
         except BrokerDown as error:
             await self._say(visit, Error("broker-down", f"{error}; try again later"))
             await visit.connection.close(Close.TRY_AGAIN_LATER, "the broker is down")
@@ -334,25 +351,77 @@ class GameServer(Lifetime):
             game.arriving.discard(join.player)
         if visit.connection.state is not State.OPEN:
             return  # it gave up waiting, and may be on another server by now
+        # Without a pause from here on: what is relayed next must come after what has been missed.
         game.players[join.player] = visit.connection
         visit.joined = True
         self._record("join", join.player, game=join.game)
-        # Without a pause in between: the welcome must come before the first event.
-        broadcast([visit.connection], encode(Welcome(self.name, join.game)), text=True)
+        self._replay(visit, resumption)
         self._changes.announce()
+
+    async def _resume(self, visit: _Visit, join: Join) -> Resumption:
+        """What is to be said to a player who joins, but for the last part of a long history."""
+        resumption = await self._broker.resume(join.game, join.player, join.resume)
+        while resumption.has_more and visit.connection.state is State.OPEN:
+            self._replay(visit, resumption)
+            await visit.connection.drain()
+            resumption = await self._broker.resume(join.game, join.player, resumption.end)
+        return resumption
+
+    def _replay(self, visit: _Visit, resumption: Resumption) -> None:
+        """Welcome a player, and write what it has missed."""
+        position, game, player = resumption.position, visit.game, visit.player
+        if position and resumption.recovered is False:
+            self._record_gap(game, player, position, resumption.reason)
+        frames = []
+        if not visit.welcomed or resumption.recovered is False:
+            frames.append(encode(self._welcome(game, resumption)))
+            visit.welcomed = True
+        for seq, payload in resumption.missed:
+            frames.append(numbered(payload, seq))
+            if self._trace is not None:
+                event = decode_event(payload)
+                said = event_name(event.player, event.id)
+                text = frames[-1].decode(errors="replace")
+                self._record("replay", player, said, game=game, frame=text)
+        for frame in frames:
+            broadcast([visit.connection], frame, text=True)
+
+    def _welcome(self, game: str, resumption: Resumption) -> Welcome:
+        position = resumption.position
+        return Welcome(
+            self.name,
+            game,
+            epoch=position.epoch if position else None,
+            seq=position.seq if position else None,
+            recovered=resumption.recovered,
+            reason=resumption.reason,
+            acks=self._broker.wants_acks,
+        )
+
+    def _record_gap(self, game: str, player: str, position: Position, reason: str) -> None:
+        """Events before this position will never come to the player."""
+        self._record(
+            "gap", player, game=game, epoch=position.epoch, seq=position.seq, reason=reason
+        )
 
     async def _publish(self, visit: _Visit, send: Send, frame: str | bytes) -> None:
         event = Event(send.id, visit.player, send.body)
         said, game = event_name(visit.player, send.id), visit.game
         self._record("receive", visit.player, said, game=game, body=event.body, frame=frame)
         try:
-            receivers = await self._broker.publish(visit.game, encode(event))
+            receipt = await self._broker.publish(visit.game, encode(event), said)
         except BrokerDown as error:
             self._record("unpublished", self._broker.hub, said, game=game, reason=str(error))
             await self._say(visit, Error("broker-down", str(error), event.id))
             return
-        if self._broker.hub:
-            self._record("publish", self._broker.hub, said, game=game, receivers=receivers)
+        if receipt.position:
+            stored = {"epoch": receipt.position.epoch, "seq": receipt.position.seq}
+            self._record(
+                "store", self._broker.hub, said, game=game, is_new=receipt.is_new, **stored
+            )
+            await self._say(visit, Stored(send.id, receipt.position.seq))
+        elif self._broker.hub:
+            self._record("publish", self._broker.hub, said, game=game, receivers=receipt.receivers)
 
     async def _sync(self, visit: _Visit, sync: Sync) -> None:
         try:
@@ -409,17 +478,3 @@ class GameServer(Lifetime):
     def _record(self, kind: Kind, peer: str, event: str = "", **data: Any) -> None:
         if self._trace is not None:
             self._trace.append(kind, self.name, peer, event, **data)
-
-
-def _listen(host: str, port: int) -> socket.socket:
-    family, kind, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    # Named as TCP, or asyncio leaves Nagle's algorithm on: a second event would wait 40 ms.
-    listener = socket.socket(family, kind, socket.IPPROTO_TCP)
-    if os.name == "posix":  # elsewhere it would let two programs listen on one port
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-    try:
-        listener.bind(address)
-    except OSError:
-        listener.close()
-        raise
-    return listener

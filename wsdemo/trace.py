@@ -47,19 +47,22 @@ Kind = Literal[
     "send",  # player -> server, with data["body"]; data["frame"] is the text on the wire
     "receive",  # server <- player, with data["body"] and data["frame"]
     "publish",  # server -> redis: carried out, with data["receivers"]
-    "unpublished",  # server -> redis: it could not be, for data["reason"]
-    "store",  # server -> redis, with data["seq"]
+    "unpublished",  # server -> redis: it could not be, or is not known to be, for data["reason"]
+    "store",  # server -> redis: kept, with data["seq"]; not data["is_new"] if it had been before
     "relay",  # server <- redis (or its own broker): to its own players goes data["frame"]
     "deliver",  # server -> player
     "hear",  # player <- server
-    "ack",  # player -> server
-    "replay",  # server -> player
+    "confirm",  # player <- server: what it said is kept, with data["seq"]
+    "give up",  # player: it waits no longer for that
+    "ack",  # player -> server: everything up to data["seq"] is heard
+    "replay",  # server -> player: what it has missed
     "duplicate",  # player <- server: it had heard this one before
     "reject",  # server -> player: bad input, with data["code"]
     # what the servers know of the broker
     "subscribe",  # server -> redis: confirmed, for data["channel"]
     "unsubscribe",  # server -> redis
-    "gap",  # server <- redis: the subscription was made anew, events may be missing
+    "gap",  # server <- redis: the subscription was made anew, events may be missing; server ->
+    # player: those before data["seq"] of data["epoch"] are lost that it has not heard
     # what breaks. Without a peer it is somebody's doing: at a server, data["reason"] is "killed" or
     # "frozen", at redis "stopped" or "frozen". With one, `at` has noticed it: the balancer that a
     # server does not answer, a server that a player is "too slow"

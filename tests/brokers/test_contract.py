@@ -9,15 +9,28 @@ from itertools import count
 
 import pytest
 
-from tests.conftest import PATIENCE, eventually, pubsub, tasks, within
-from wsdemo.brokers import Broker, LocalBroker
+from tests.conftest import PATIENCE, eventually, pubsub, stream, tasks, within
+from wsdemo.brokers import Broker, LocalBroker, Receipt
 from wsdemo.cluster import BROKERS
-from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, redis_backend
+from wsdemo.redis_backend import RedisBackend, redis_backend
 from wsdemo.server import GameServer
 
 Heard = list[tuple[str, bytes]]
 
-KINDS = [("none", "fake"), ("pubsub", "fake"), ("pubsub", "embedded")]
+KINDS = [
+    ("none", "fake"),
+    ("pubsub", "fake"),
+    ("pubsub", "embedded"),
+    ("stream", "fake"),
+    ("stream", "embedded"),
+]
+
+_numbers = count(1)
+
+
+async def publish(broker: Broker, game: str, payload: bytes) -> Receipt:
+    """Publish something that was not published before."""
+    return await broker.publish(game, payload, f"e-{next(_numbers)}")
 
 
 class Maker:
@@ -34,14 +47,15 @@ class Maker:
         broker = self.make()
         heard: Heard = []
         self._stack.push_async_callback(lambda: within(broker.stop()))
-        await broker.start(lambda game, payload: heard.append((game, payload)))
+        await broker.start(lambda game, payload, seq: heard.append((game, payload)))
         return broker, heard
 
     def make(self) -> Broker:
         """A broker that has not started."""
         if self.kind == "none":
             return LocalBroker()
-        return pubsub(self.redis, f"S{next(self._names)}")
+        make = stream if self.kind == "stream" else pubsub
+        return make(self.redis, f"S{next(self._names)}")
 
     @property
     def reaches_others(self) -> bool:
@@ -75,7 +89,7 @@ async def test_after_subscribe_an_event_arrives(maker: Maker) -> None:
     (a, heard_a), (b, heard_b) = await maker.start(), await maker.start()
     await a.subscribe("g")
     await b.subscribe("g")
-    await a.publish("g", b"1")
+    await publish(a, "g", b"1")
     await a.sync()
     await b.sync()
     assert heard_a == [("g", b"1")]
@@ -89,7 +103,7 @@ async def test_subscribe_leaves_no_hole(maker: Maker) -> None:
     for number in range(50):
         game = f"g{number}"
         await b.subscribe(game)
-        await speaker.publish(game, b"x")
+        await publish(speaker, game, b"x")
     await b.sync()
     assert [game for game, _ in heard] == [f"g{number}" for number in range(50)]
 
@@ -103,7 +117,7 @@ async def test_concurrent_first_subscribers_lose_nothing(maker: Maker) -> None:
 
         async def subscribe(who: int, game: str = game) -> None:
             await b.subscribe(game)
-            await speaker.publish(game, b"%d" % who)
+            await publish(speaker, game, b"%d" % who)
 
         await asyncio.gather(*map(subscribe, range(5)))
         await b.sync()
@@ -116,7 +130,7 @@ async def test_subscribing_twice_delivers_once(maker: Maker) -> None:
     a, heard = await maker.start()
     await a.subscribe("g")
     await within(a.subscribe("g"))
-    await a.publish("g", b"1")
+    await publish(a, "g", b"1")
     await a.sync()
     assert heard == [("g", b"1")]
 
@@ -127,11 +141,11 @@ async def test_all_servers_relay_in_one_order(maker: Maker) -> None:
     for broker, _ in servers:
         await broker.subscribe("g")
 
-    async def publish(number: int, broker: Broker) -> None:
+    async def publish_in_turn(number: int, broker: Broker) -> None:
         for turn in range(100):
-            await broker.publish("g", b"%d %d" % (number, turn))
+            await publish(broker, "g", b"%d %d" % (number, turn))
 
-    await asyncio.gather(*(publish(n, broker) for n, (broker, _) in enumerate(servers)))
+    await asyncio.gather(*(publish_in_turn(n, broker) for n, (broker, _) in enumerate(servers)))
     for broker, _ in servers:
         await broker.sync()
     for number, (_, heard) in enumerate(servers):
@@ -151,7 +165,7 @@ async def test_what_one_server_is_given_in_an_order_stays_in_it(maker: Maker) ->
     for _ in range(30):
         a, heard = await maker.start()
         await a.subscribe("g")
-        await asyncio.gather(*(a.publish("g", number) for number in numbers))
+        await asyncio.gather(*(publish(a, "g", number) for number in numbers))
         await a.sync()
         assert [payload for _, payload in heard] == numbers
         await within(a.stop())
@@ -163,7 +177,7 @@ async def test_sync_is_a_barrier(maker: Maker) -> None:
     await a.subscribe("g")
     await b.subscribe("g")
     for number in range(1, 101):
-        await (b if number % 2 else a).publish("g", b"x")
+        await publish(b if number % 2 else a, "g", b"x")
         await a.sync()
         assert len(heard_a) == (number if maker.reaches_others else number // 2)
     await b.sync()
@@ -176,7 +190,7 @@ async def test_syncs_may_overlap(maker: Maker) -> None:
     await a.subscribe("g")
 
     async def publish_and_sync(number: int) -> None:
-        await a.publish("g", b"%d" % number)
+        await publish(a, "g", b"%d" % number)
         await a.sync()
         assert ("g", b"%d" % number) in heard
 
@@ -189,7 +203,7 @@ async def test_games_are_apart(maker: Maker) -> None:
     for game in ("g", "g:1", "Ω game"):
         await a.subscribe(game)
     for game in ("g", "g:1", "Ω game"):
-        await a.publish(game, game.encode())
+        await publish(a, game, game.encode())
     await a.sync()
     assert heard == [(game, game.encode()) for game in ("g", "g:1", "Ω game")]
 
@@ -202,11 +216,11 @@ async def test_unsubscribe_ends_it(maker: Maker) -> None:
     await b.subscribe("g")
     await b.subscribe("other")
     await b.unsubscribe("g")
-    await a.publish("g", b"not this one")
-    await a.publish("other", b"1")
+    await publish(a, "g", b"not this one")
+    await publish(a, "other", b"1")
     await b.sync()
     await b.subscribe("g")
-    await a.publish("g", b"2")
+    await publish(a, "g", b"2")
     await b.sync()
     assert heard == [("other", b"1"), ("g", b"2")]
 
@@ -216,7 +230,7 @@ async def test_unsubscribing_from_what_it_is_not_subscribed_to(maker: Maker) -> 
     a, heard = await maker.start()
     await a.subscribe("g")
     await a.unsubscribe("never")
-    await a.publish("g", b"1")
+    await publish(a, "g", b"1")
     await a.sync()
     assert heard == [("g", b"1")]
 
@@ -229,13 +243,13 @@ async def test_coming_and_going_in_haste(maker: Maker) -> None:
         await b.subscribe("g")
         await b.unsubscribe("g")
         await b.subscribe("g")
-        await speaker.publish("g", b"%d" % number)
+        await publish(speaker, "g", b"%d" % number)
         await b.unsubscribe("g")
         await b.subscribe("g")
         await b.sync()
         assert (b"%d" % number) in [payload for _, payload in heard] or maker.reaches_others
     heard.clear()
-    await speaker.publish("g", b"last")
+    await publish(speaker, "g", b"last")
     await b.sync()
     assert heard == [("g", b"last")]
 
@@ -243,15 +257,18 @@ async def test_coming_and_going_in_haste(maker: Maker) -> None:
 async def test_publishing_to_nobody(maker: Maker) -> None:
     """Is no error: nobody is a number of receivers."""
     a, _ = await maker.start()
-    assert await a.publish("nobody is here", b"x") == (0 if maker.reaches_others else 1)
+    receipt = await publish(a, "nobody is here", b"x")
+    assert receipt.receivers == {"none": 1, "pubsub": 0, "stream": None}[maker.kind]
 
 
 async def test_publish_counts_the_servers(maker: Maker) -> None:
-    """It returns how many were subscribed, its own server included."""
+    """It returns how many were subscribed, its own server included; or else the event's number."""
     servers = [await maker.start() for _ in range(3)]
     for broker, _ in servers:
         await broker.subscribe("g")
-    assert await servers[0][0].publish("g", b"x") == (3 if maker.reaches_others else 1)
+    receipt = await publish(servers[0][0], "g", b"x")
+    assert receipt.receivers == {"none": 1, "pubsub": 3, "stream": None}[maker.kind]
+    assert (receipt.position is not None) == (maker.kind == "stream")
 
 
 async def test_bytes_arrive_unchanged(maker: Maker) -> None:
@@ -260,7 +277,7 @@ async def test_bytes_arrive_unchanged(maker: Maker) -> None:
     await a.subscribe("g")
     payloads = [b"\x00\r\n$5", bytes(range(256)), b"x" * 2**20, "🎲".encode()]
     for payload in payloads:
-        await a.publish("g", payload)
+        await publish(a, "g", payload)
     await a.sync()
     assert [payload for _, payload in heard] == payloads
 
@@ -269,7 +286,7 @@ async def test_a_hundred_publish_at_once(maker: Maker) -> None:
     """A server with many players loses none of their events."""
     a, heard = await maker.start()
     await a.subscribe("g")
-    await asyncio.gather(*(a.publish("g", b"%d" % n) for n in range(100)))
+    await asyncio.gather(*(publish(a, "g", b"%d" % n) for n in range(100)))
     await a.sync()
     assert len(heard) == 100
 
@@ -278,26 +295,24 @@ async def test_stop_leaves_nothing(maker: Maker) -> None:
     """Not a task, when it returns."""
     before = tasks()
     broker = maker.make()
-    await broker.start(lambda game, payload: None)
+    await broker.start(lambda game, payload, seq: None)
     await broker.subscribe("g")
-    await broker.publish("g", b"1")
+    await publish(broker, "g", b"1")
     await broker.sync()
     await within(broker.stop())
     assert not tasks() - before
 
 
 async def test_stop_of_one_is_nothing_to_the_others(maker: Maker) -> None:
-    """They go on hearing, and a real Redis counts it no more; fakeredis never forgets anybody."""
+    """They go on hearing, and Redis counts it no more."""
     (a, heard), (b, heard_b) = await maker.start(), await maker.start()
     await a.subscribe("g")
     await b.subscribe("g")
     await b.sync()
     await within(b.stop())
-    receivers = await a.publish("g", b"1")
-    if isinstance(maker.redis, EmbeddedRedis):
-        async with asyncio.timeout(PATIENCE):
-            while receivers != 1:
-                receivers = await a.publish("g", b"1")
+    async with asyncio.timeout(PATIENCE):
+        while (await publish(a, "g", b"1")).receivers not in (1, None):
+            pass
     await a.sync()
     assert heard[-1] == ("g", b"1")
     assert heard_b == []
@@ -308,7 +323,7 @@ async def test_stop_while_events_arrive(maker: Maker) -> None:
     for turns in range(30):
         a, _ = await maker.start()
         await a.subscribe("g")
-        speaking = [asyncio.create_task(a.publish("g", b"x")) for _ in range(10)]
+        speaking = [asyncio.create_task(publish(a, "g", b"x")) for _ in range(10)]
         for _ in range(turns):
             await asyncio.sleep(0)
         await within(a.stop())
@@ -327,7 +342,7 @@ async def test_stop_in_the_middle_of_start(maker: Maker, turns: int) -> None:
     """However far a start has come, a stop ends all of it."""
     before = tasks()
     broker = maker.make()
-    starting = asyncio.create_task(broker.start(lambda game, payload: None))
+    starting = asyncio.create_task(broker.start(lambda game, payload, seq: None))
     for _ in range(turns):
         await asyncio.sleep(0)
     starting.cancel()

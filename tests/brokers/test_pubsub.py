@@ -15,8 +15,8 @@ from redis.asyncio import Redis
 from tests.conftest import PATIENCE, eventually, pubsub, recorded, tasks, within
 from wsdemo import open_cluster
 from wsdemo.brokers import BrokerDown, PubSubBroker
-from wsdemo.brokers import pubsub as pubsub_module
-from wsdemo.brokers.pubsub import ANSWER_TIMEOUT
+from wsdemo.brokers import redis_broker as pubsub_module
+from wsdemo.brokers.redis_broker import ANSWER_TIMEOUT
 from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, RemoteRedis
 from wsdemo.trace import Trace
 
@@ -40,7 +40,7 @@ async def started(
     broker = pubsub(redis, server, trace)
     heard: Heard = []
     try:
-        await broker.start(lambda _, payload: heard.append(payload))
+        await broker.start(lambda _, payload, seq: heard.append(payload))
         yield broker, heard
     finally:
         await within(broker.stop())
@@ -232,7 +232,7 @@ class TestAServerThatStandsStill:
             await a.subscribe("g")
             a.gate.shut()
             for number in range(20):
-                assert await b.publish("g", b"%d" % number) == 1
+                assert (await b.publish("g", b"%d" % number)).receivers == 1
             await b.sync()
             assert heard == []
             a.gate.open()
@@ -249,7 +249,7 @@ class TestAServerThatStandsStill:
                 await asyncio.wait([publishing], timeout=0.6)
                 assert not publishing.done()
                 a.gate.open()
-                assert await within(publishing) == 0
+                assert (await within(publishing)).receivers == 0
 
     async def test_has_a_gap_past_a_bound(
         self, redis: RedisBackend, monkeypatch: pytest.MonkeyPatch
@@ -298,7 +298,7 @@ class TestRedisThatGoesAway:
                 await embedded.start()
                 for trace in traces:
                     await recorded(trace, "gap", times=turn)
-                assert await within(a.publish("g", b"%d" % turn)) == 2
+                assert (await within(a.publish("g", b"%d" % turn))).receivers == 2
                 await a.sync()
                 await b.sync()
             assert heard_a == heard_b == [b"1", b"2", b"3", b"4"]
@@ -318,7 +318,7 @@ class TestRedisThatGoesAway:
             await embedded.start()
 
             async def published() -> bool:
-                return await a.publish("g", b"after") == 1
+                return (await a.publish("g", b"after")).receivers == 1
 
             async with asyncio.timeout(PATIENCE):
                 while not await published():
@@ -337,7 +337,7 @@ class TestRedisThatGoesAway:
             await asyncio.sleep(0)
             await embedded.start()
             await within(subscribing)
-            assert await a.publish("late", b"x") == 1
+            assert (await a.publish("late", b"x")).receivers == 1
             await a.sync()
             assert heard == [b"x"]
 
@@ -361,7 +361,7 @@ class TestRedisThatGoesAway:
                     await embedded.start()
                     await within(linking.wait())
                     await within(a.subscribe(f"late{number}"))
-                    assert await a.publish(f"late{number}", b"x") == 1
+                    assert (await a.publish(f"late{number}", b"x")).receivers == 1
                 await eventually(lambda: a._link)
 
     async def test_a_subscribe_that_waits_in_vain(
@@ -379,7 +379,7 @@ class TestRedisThatGoesAway:
             await eventually(lambda: a._link)
             monkeypatch.undo()
             await within(a.subscribe("g"))
-            assert await a.publish("g", b"x") == 1
+            assert (await a.publish("g", b"x")).receivers == 1
 
     async def test_stop_while_it_is_down(self, embedded: EmbeddedRedis) -> None:
         """A broker that looks for its Redis in vain can be stopped."""
@@ -397,7 +397,7 @@ class TestRedisThatGoesAway:
             broker = pubsub(embedded, "A")
             await embedded.stop()
             with pytest.raises(BrokerDown):
-                await within(broker.start(lambda game, payload: None))
+                await within(broker.start(lambda game, payload, seq: None))
             await within(broker.stop())
 
 
@@ -435,8 +435,8 @@ class TestRedisThatIsFrozen:
                     await a.sync()
             monkeypatch.undo()
             for number in range(10):
-                assert await a.publish("g", b"%d" % number) == 2
-                assert await a.publish("nobody", b"x") == 0
+                assert (await a.publish("g", b"%d" % number)).receivers == 2
+                assert (await a.publish("nobody", b"x")).receivers == 0
             await a.sync()
             assert len(heard) == len(set(heard))
             assert [payload for payload in heard if b"frozen" not in payload] == [

@@ -3,19 +3,61 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import ClassVar
 
 from wsdemo.gate import Gate
+from wsdemo.protocol import Position
 
-__all__ = ["Broker", "BrokerDown", "Relay"]
+__all__ = ["Broker", "BrokerDown", "Receipt", "Relay", "Resumption", "Skip"]
 
-Relay = Callable[[str, bytes], None]
-"""What a server does with an event that reaches it: (game, the event's frame)."""
+Relay = Callable[[str, bytes, int | None], None]
+"""What a server does with an event that reaches it: (game, the event's frame, its number)."""
+
+Skip = Callable[[str, Position, str], None]
+"""What a server does when events are lost to all its players: (game, where it goes on, why)."""
 
 
 class BrokerDown(ConnectionError):
-    """The broker could not carry out what was asked of it; the text says why."""
+    """The broker could not carry out what was asked of it; the text says why.
+
+    It may have done so all the same: only its answer is missing.
+    """
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a broker says of an event that it has taken."""
+
+    receivers: int | None = None
+    """To how many subscribers it was handed, where the broker then forgets it."""
+    position: Position | None = None
+    """The event's own, where the broker keeps it."""
+    is_new: bool = True
+    """False if an event of this name was there already; the position is that one's."""
+
+
+@dataclass(frozen=True)
+class Resumption:
+    """Where a player's hearing goes on: after `position`, with `missed`, then with what is relayed.
+
+    Without a position there is no memory of anything; `recovered` is None if nothing was to be.
+    """
+
+    position: Position | None = None
+    recovered: bool | None = None
+    reason: str = ""
+    missed: Sequence[tuple[int, bytes]] = ()
+    has_more: bool = False
+    """Whether even then something is missing: resume again, from `end`."""
+
+    @property
+    def end(self) -> Position | None:
+        """After the last of `missed`."""
+        if self.position is None or not self.missed:
+            return self.position
+        return Position(self.position.epoch, self.missed[-1][0])
 
 
 class Broker(ABC):
@@ -26,18 +68,24 @@ class Broker(ABC):
 
     name: ClassVar[str]
     hub: ClassVar[str]
+    wants_acks: ClassVar[bool] = False
 
     def __init__(self) -> None:
         self.gate = Gate()
         """Its server's own, shut while that stands still: then nothing is relayed or answered."""
 
-    async def start(self, relay: Relay) -> None:
-        """Be ready to publish and to subscribe. From now on `relay` is called with each event."""
+    async def start(self, relay: Relay, skip: Skip = lambda game, position, reason: None) -> None:
+        """Be ready to publish and to subscribe.
+
+        From now on `relay` is called with each event, and `skip` when some will never come.
+        """
         self._relay = relay
+        self._skip = skip
 
     def forsake(self) -> None:
         """Its server is dead: from now on nothing is relayed, and nothing recorded."""
-        self._relay = lambda game, payload: None
+        self._relay = lambda game, payload, seq: None
+        self._skip = lambda game, position, reason: None
 
     async def stop(self) -> None:  # noqa: B027 - most have something to close, not all
         """Release connections and tasks."""
@@ -51,11 +99,24 @@ class Broker(ABC):
         """Hear the game's events no more."""
 
     @abstractmethod
-    async def publish(self, game: str, payload: bytes) -> int:
+    async def publish(self, game: str, payload: bytes, event: str) -> Receipt:
         """Send an event to every server that is subscribed, this one included.
 
-        Returns how many received it, as far as the broker can tell. Raises `BrokerDown`.
+        `event` is its name, by which a broker that keeps events knows a retry. Raises `BrokerDown`.
         """
+
+    async def resume(self, game: str, player: str, since: Position | None) -> Resumption:
+        """What a player of a subscribed game has missed since then. Raises `BrokerDown`.
+
+        All that is relayed after this returns is for the player too, if it is registered at once.
+        """
+        return Resumption()
+
+    def acknowledge(self, game: str, player: str, seq: int) -> None:  # noqa: B027 - nothing is kept
+        """The player has heard everything up to this number."""
+
+    async def forget(self, game: str, player: str) -> None:  # noqa: B027 - nothing is kept
+        """The player has left for good."""
 
     @abstractmethod
     async def sync(self) -> None:

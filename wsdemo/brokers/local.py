@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import ClassVar
 
-from wsdemo.brokers.base import Broker
+from wsdemo.brokers.base import Broker, Receipt
 
 __all__ = ["LocalBroker"]
 
@@ -21,10 +21,10 @@ class LocalBroker(Broker):
     async def unsubscribe(self, game: str) -> None:
         """Nothing to do."""
 
-    async def publish(self, game: str, payload: bytes) -> int:
+    async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Relay on this server."""
-        self._relay(game, payload)
-        return 1
+        self._relay(game, payload, None)
+        return Receipt(receivers=1)
 
     async def sync(self) -> None:
         """Nothing to wait for: `publish` has already relayed."""

@@ -1,0 +1,264 @@
+"""Redis Streams: an event is kept, with a number, so that whoever was away can have it later.
+
+One script gives an event its number, adds it to its game's stream, and wakes the servers: nothing
+can come in between. A server that has been away goes on from the last number it has relayed, a
+player from the last one it has heard, on whichever server it lands.
+
+A stream keeps only a window of events, and a Redis may lose its data. Neither is an error: Redis
+answers what it has. Two things tell. Numbers follow each other without a hole, so one that is
+missing has been trimmed; and a stream carries an epoch, drawn at random when it begins, so another
+one has begun. https://redis.io/docs/latest/develop/data-types/streams/
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import deque
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+from redis.asyncio import Redis
+
+from wsdemo.brokers.base import BrokerDown, Receipt, Resumption
+from wsdemo.brokers.redis_broker import FIRST_PAUSE, LONGEST_PAUSE, RedisBroker
+from wsdemo.protocol import Position
+from wsdemo.trace import Trace
+
+__all__ = ["WINDOW", "StreamBroker"]
+
+WINDOW = 1000  # events that are kept, and ids of events by which a retry is known
+PAGE = 200  # events in one answer of Redis
+
+# KEYS: about, events, ids. ARGV: an epoch, in case that none has begun; ...
+_EPOCH = """
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch then
+  epoch = ARGV[1]
+  redis.call('DEL', KEYS[2], KEYS[3])
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', 0)
+end
+"""
+
+# ... the event's id, the event, how many are kept, the channel of those to wake.
+_STORE = (
+    _EPOCH
+    + """
+local known = redis.call('ZSCORE', KEYS[3], ARGV[2])
+if known then return {epoch, tonumber(known), 0} end
+local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], string.format('%d-0', seq), 'event', ARGV[3])
+redis.call('ZADD', KEYS[3], seq, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', seq - tonumber(ARGV[4]))
+redis.call('PUBLISH', ARGV[5], string.format('%s %d ', epoch, seq) .. ARGV[3])
+return {epoch, seq, 1}
+"""
+)
+
+# ... the epoch and the number after which to read, and how many events at most.
+_READ = (
+    _EPOCH
+    + """
+local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
+local after = epoch == ARGV[2] and tonumber(ARGV[3]) or 0
+local events = {}
+if tonumber(ARGV[4]) > 0 then
+  local first = string.format('%d-0', after + 1)
+  events = redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', ARGV[4])
+end
+return {epoch, seq, events}
+"""
+)
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What Redis has after a position: the first events, and the position after the last of all."""
+
+    events: list[tuple[int, bytes]]
+    end: Position
+
+    @property
+    def start(self) -> Position:
+        """Before the first event. Where that is not the position asked for, there was a loss."""
+        return Position(self.end.epoch, self.events[0][0] - 1) if self.events else self.end
+
+
+@dataclass
+class _Game:
+    """How far a server is with a game: everything up to `position` has been relayed here."""
+
+    position: Position | None = None  # None until it is known
+    reading: asyncio.Task[None] | None = None
+    waiting: deque[bytes] = field(default_factory=lambda: deque(maxlen=PAGE))  # heard meanwhile
+
+
+class StreamBroker(RedisBroker):
+    """Keeps the last `window` events of each game, and relays them in the order of their numbers.
+
+    The message that wakes a server carries the event, so that one that is up to date need not ask.
+    """
+
+    name: ClassVar[str] = "stream"
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        server: str,
+        prefix: str = "",
+        window: int = WINDOW,
+        trace: Trace | None = None,
+    ) -> None:
+        super().__init__(redis, server=server, prefix=prefix, trace=trace)
+        self._window = window
+        self._key_prefix = f"{prefix}stream:"
+        self._store = redis.register_script(_STORE)
+        self._read = redis.register_script(_READ)
+        self._games: dict[str, _Game] = {}
+
+    async def stop(self) -> None:
+        """End reading and listening."""
+        for game in self._games.values():
+            if game.reading:
+                game.reading.cancel()
+        await super().stop()
+
+    async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
+        """Add the event to the stream, unless one of this name is there, and wake the servers."""
+        channel = self._game_prefix + game
+        arguments = (secrets.token_hex(8), event, payload, self._window, channel)
+        epoch, seq, is_new = await self._ask(lambda: self._store(self._keys(game), arguments))
+        return Receipt(position=Position(epoch.decode(), int(seq)), is_new=bool(is_new))
+
+    async def subscribe(self, game: str) -> None:
+        """Listen, and only then see how far the stream is: what comes later wakes this server."""
+        await super().subscribe(game)
+        here = self._games.setdefault(game, _Game())
+        if here.position is None:
+            page = await self._answer(self._page(game, None, 0))
+            if here.position is None:  # nobody was quicker
+                here.position = page.end
+                self._hear_what_waits(game, here)
+
+    async def unsubscribe(self, game: str) -> None:
+        """Forget how far this server was: without a player, it is behind with nothing."""
+        here = self._games.pop(game, None)
+        if here and here.reading:
+            here.reading.cancel()
+        await super().unsubscribe(game)
+
+    async def resume(self, game: str, player: str, since: Position | None) -> Resumption:
+        """What the player has missed, as far as this server is; later events are yet to come."""
+        here = self._games[game]
+        if since is None:
+            return Resumption(here.position)
+        page = await self._answer(self._page(game, since, PAGE))
+        while here.position is None or here.position.epoch != page.end.epoch:
+            await super().subscribe(game)  # the link may not have returned yet
+            await self._answer(asyncio.shield(self._catch_up(game)))
+            page = await self._answer(self._page(game, since, PAGE))
+        missed = [(seq, event) for seq, event in page.events if seq <= here.position.seq]
+        return Resumption(
+            page.start,
+            recovered=page.start == since,
+            reason=_reason(since, page.start),
+            missed=missed,
+            has_more=bool(missed) and missed[-1][0] < here.position.seq,
+        )
+
+    async def sync(self) -> None:
+        """As for every broker; and once nothing more is being read from a stream."""
+        await super().sync()
+        while reading := [game.reading for game in self._games.values() if game.reading]:
+            await self._answer(asyncio.wait(reading))
+
+    def _hear(self, game: str, message: bytes) -> None:
+        """Relay an event that is the next one; see what is missing before any other."""
+        here = self._games.get(game)
+        if here is None:
+            return
+        if here.position is None or here.reading:
+            here.waiting.append(message)
+            return
+        epoch, number, payload = message.split(b" ", 2)
+        position = Position(epoch.decode(), int(number))
+        if position == _next(here.position):
+            here.position = position
+            self._relay(game, payload, position.seq)
+        elif position.epoch != here.position.epoch or position.seq > here.position.seq:
+            self._catch_up(game)
+
+    def _hear_what_waits(self, game: str, here: _Game) -> None:
+        waiting, here.waiting = here.waiting, deque(maxlen=PAGE)
+        for message in waiting:
+            self._hear(game, message)
+
+    def _subscribed(self, game: str) -> None:
+        here = self._games.get(game)
+        if here and here.position:
+            self._catch_up(game)
+
+    def _catch_up(self, game: str) -> asyncio.Task[None]:
+        """Read on from where this server is, in the background."""
+        here = self._games[game]
+        if here.reading is None:
+            reading = self._read_on(game, here)
+            here.reading = asyncio.create_task(reading, name=f"{self._server} reads {game}")
+        return here.reading
+
+    async def _read_on(self, game: str, here: _Game) -> None:
+        pause = FIRST_PAUSE
+        is_behind = True
+        while is_behind and here.position:
+            try:
+                page = await self._answer(self._page(game, here.position, PAGE))
+            except BrokerDown:
+                if self._link is None:
+                    break  # once there is a link again, this begins anew
+                await asyncio.sleep(random.uniform(0, pause))
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            is_behind = self._go_on(game, here, here.position, page)
+        here.reading = None
+        self._hear_what_waits(game, here)
+
+    def _go_on(self, game: str, here: _Game, since: Position, page: _Page) -> bool:
+        """Relay a page. Returns whether there is another one."""
+        if page.start != since:
+            self._skip(game, page.start, _reason(since, page.start))
+        here.position = page.start
+        for seq, payload in page.events:
+            here.position = Position(page.end.epoch, seq)
+            self._relay(game, payload, seq)
+        return here.position != page.end
+
+    async def _page(self, game: str, since: Position | None, count: int) -> _Page:
+        after = since or Position("none", 0)
+        arguments = (secrets.token_hex(8), after.epoch, after.seq, count)
+        epoch, seq, events = await self._read(self._keys(game), arguments)
+        return _Page([_event(*event) for event in events], Position(epoch.decode(), int(seq)))
+
+    def _keys(self, game: str) -> list[str]:
+        """The braces keep all of a game's keys on one node of a Redis Cluster."""
+        stream = f"{self._key_prefix}{{{game}}}"
+        return [f"{stream}:about", f"{stream}:events", f"{stream}:ids"]
+
+
+def _next(position: Position) -> Position:
+    return Position(position.epoch, position.seq + 1)
+
+
+def _reason(since: Position, start: Position) -> str:
+    """Why hearing cannot go on where it ended; empty if it can."""
+    if since == start:
+        return ""
+    if since.epoch != start.epoch or start.seq < since.seq:
+        return "Redis has lost the events and begun anew"
+    return f"the {start.seq - since.seq} events before are no longer kept"
+
+
+def _event(number: bytes, fields: list[bytes]) -> tuple[int, bytes]:
+    """The number and the payload of an entry, whose id is the number and a 0."""
+    return int(number.split(b"-")[0]), fields[1]
