@@ -16,15 +16,13 @@ PACKAGE = Path(wsdemo.__file__).parent
 
 LEAVES = {"trace", "protocol", "changes", "gate", "lifetime", "ports"}
 BROKERS = {"brokers", "brokers.base", "brokers.redis_broker"} | {
-    f"brokers.{name}" for name in ("local", "pubsub", "stream")
+    f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")
 }
 SEAM = {"brokers.base", "brokers.redis_broker"}
-BROKERS_TO_COME = {"brokers.queue"}
 ACTORS = (
     {"server", "connection", "balancer", "player", "redis_backend", "faults"}
     | {"redis_line", "fake_redis"}
     | BROKERS
-    | BROKERS_TO_COME
 )
 WIRING = {"parts", "barrier", "cluster", "scenarios", "compare"}
 VIEWS = {"ledger", "story", "timeline", "page", "stage"}
@@ -48,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "brokers.pubsub": LEAVES | {"brokers.base", "brokers.redis_broker"},
     "brokers.stream": LEAVES | {"brokers.base", "brokers.redis_broker"},
     "brokers.queue": LEAVES | {"brokers.base", "brokers.redis_broker"},
-    "brokers": (BROKERS | BROKERS_TO_COME) - {"brokers"},
+    "brokers": BROKERS - {"brokers"},
     "connection": LEAVES,
     "server": LEAVES | {"connection", "brokers", "brokers.base"},
     "balancer": LEAVES,
@@ -56,7 +54,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "redis_line": set(),
     "fake_redis": LEAVES,
     "redis_backend": LEAVES | {"redis_line", "fake_redis"},
-    "faults": LEAVES,
+    "faults": {"trace"},
     # wiring
     "parts": LEAVES | ACTORS,
     "barrier": LEAVES | ACTORS | {"parts"},
@@ -71,7 +69,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "controls": {"trace", "ledger"},
     "stage": {"trace", "ledger", "story", "timeline", "page", "controls", "notebook"},
     # the public names
-    "": LEAVES | WIRING | VIEWS,
+    "": LEAVES | WIRING | VIEWS | {"faults"},
     # edges
     "doctor": LEAVES | ACTORS | WIRING | VIEWS | {""},
     "teach": LEAVES | ACTORS | WIRING | VIEWS | {"", "doctor"},

@@ -870,7 +870,7 @@ def test_faults_are_told_between_causes_and_effects(case: str) -> None:
 
 
 def test_what_a_thawed_redis_still_had_is_passed_on_after_the_thaw() -> None:
-    """An event that was given up for lost in one step, and comes in the next, is told in both."""
+    """An event that the server gave up waits at Redis, is not lost, and comes in the next step."""
     trace = written(
         "pubsub",
         *(P1_ON_B, SUBSCRIBED, SETTLED, "fault redis reason=frozen", SAID),
@@ -885,8 +885,7 @@ def test_what_a_thawed_redis_still_had_is_passed_on_after_the_thaw() -> None:
     assert all(hop.s0 >= thaw.s for hop in hops if hop.source == "redis")
     assert [hop.s1 < thaw.s for hop in hops if hop.target == "redis"] == [True]
     assert [outcome.outcome for outcome in of(story, Outcome) if outcome.player == "P1"] == [
-        "missed",
-        "heard",
+        "heard"
     ]
 
 
@@ -972,6 +971,19 @@ def test_what_a_redis_that_stands_still_gave_no_answer_to_is_not_lost_with_it() 
         written(
             *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, "fault redis reason=frozen", SAID),
             *("unpublished A redis P2-1 reason=frozen", SETTLED),
+        )
+    )
+    assert not of(story, Loss)
+    assert [hop.target for hop in of(story, Hop)][-1] == "redis"
+
+
+def test_what_a_redis_that_stood_still_was_never_asked_is_lost_there() -> None:
+    """The server gave up before it was its turn: after the thaw, nothing comes."""
+    story = tell(
+        written(
+            *("pubsub", P1_ON_B, SUBSCRIBED, SETTLED, "fault redis reason=frozen", SAID),
+            *("unpublished A redis P2-1 reason=frozen", SETTLED, "step scenario caption=Thaw"),
+            *("heal redis reason=thawed", SETTLED),
         )
     )
     assert {loss.why for loss in of(story, Loss)} == {"Redis does not answer"}

@@ -2,7 +2,7 @@
 
 import logging
 
-from wsdemo import scenarios
+from wsdemo import faults, scenarios
 from wsdemo.cluster import Cluster, open_cluster
 from wsdemo.compare import compare
 from wsdemo.ledger import ledger
@@ -15,6 +15,7 @@ __all__ = [
     "Stage",
     "Trace",
     "compare",
+    "faults",
     "ledger",
     "open_cluster",
     "scenarios",

@@ -80,7 +80,8 @@ class Barrier:
             for player in self._players
             if player.unconfirmed and self._can_be_confirmed(player)
         )
-        for _ in range(2):  # what was said has been published, and what was published, heard
+        # What was said has been published; what was published, heard; what was heard, acknowledged.
+        for _ in range(3 if self._parts.trace.about["broker"] == "queue" else 2):
             await self._sync()
             if self._parts.redis_state == "frozen":
                 return  # nothing more comes through it

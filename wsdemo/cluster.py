@@ -19,7 +19,7 @@ from typing import Any
 
 from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.barrier import Barrier
-from wsdemo.brokers.stream import WINDOW
+from wsdemo.brokers.redis_broker import HISTORY
 from wsdemo.ledger import TITLES
 from wsdemo.notebook import Cell, current_cell
 from wsdemo.parts import PART_NAMES, Parts, check_known
@@ -31,7 +31,7 @@ from wsdemo.trace import Trace
 
 __all__ = ["BROKERS", "Cluster", "open_cluster"]
 
-BROKERS = ("none", "pubsub", "stream")
+BROKERS = ("none", "pubsub", "stream", "queue")
 MAX_HISTORY = 100_000  # events
 SETTLE_TIMEOUT = 5.0  # seconds
 
@@ -52,7 +52,7 @@ class Cluster:
         balance: str = "round-robin",
         game: str = "g",
         origins: Collection[str] = (),
-        history: int = WINDOW,
+        history: int = HISTORY,
         persistence: Persistence = "none",
     ) -> None:
         check_known("broker", broker, BROKERS)
@@ -93,7 +93,7 @@ class Cluster:
 
     @property
     def broker(self) -> str:
-        """What is between the servers: "none", "pubsub" or "stream"."""
+        """What is between the servers: "none", "pubsub", "stream" or "queue"."""
         return str(self.trace.about["broker"])
 
     @property
@@ -304,10 +304,15 @@ class Cluster:
 
         await self._change(mend)
 
-    def lose_redis_answers(self, server: str, answers: int) -> None:
-        """Let Redis's answers to the next events that a server gives it be lost; 0 ends that."""
+    def redis_link_is_cut(self, server: str) -> bool:
+        """Whether a server's link to Redis is cut. Raises `ValueError`."""
+        check_known("server", server, self.servers)
+        return self._parts.is_cut_from_redis(server)
+
+    def lose_redis_replies(self, server: str, replies: int) -> None:
+        """Let Redis's replies to the next events that a server gives it be lost; 0 ends that."""
         self._require_running()
-        self._parts.line(server).answers_to_lose = answers
+        self._parts.lose_redis_replies(server, replies)
 
     @property
     def redis_state(self) -> str:
@@ -482,13 +487,13 @@ def open_cluster(
     balance: str = "round-robin",
     game: str = "g",
     origins: Collection[str] = (),
-    history: int = WINDOW,
+    history: int = HISTORY,
     persistence: Persistence = "none",
 ) -> _OpenCluster:
     """Start a cluster; use it with `await`, or with `async with`, which also stops it.
 
-    `broker` is "none", "pubsub" or "stream". `redis` is "fake", "embedded" or a URL; by default
-    what the environment variable WSDEMO_REDIS says, or "fake". `balance` is "round-robin",
+    `broker` is "none", "pubsub", "stream" or "queue". `redis` is "fake", "embedded" or a URL; by
+    default what the environment variable WSDEMO_REDIS says, or "fake". `balance` is "round-robin",
     "least-connections" or "sticky". `origins` lists further web origins whose pages may connect.
     `history` is how many events of a game a broker keeps, if it keeps any. `persistence`, for the
     embedded Redis, says how it writes them down: "none", "everysec" or "always".

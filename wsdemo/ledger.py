@@ -35,8 +35,9 @@ TITLES = {
     "none": "Without a broker",
     "pubsub": "With Redis Pub/Sub",
     "stream": "With Redis Streams",
+    "queue": "With a queue for each player",
 }
-KEEPERS = ("stream",)  # brokers that keep events
+KEEPERS = ("stream", "queue")  # brokers that keep events
 ROWS_SHOWN = 40
 BODY_SHOWN = 20  # characters
 _CAPTION = "text-align: left; white-space: nowrap"
@@ -229,9 +230,8 @@ class FateFinder:
         """The player's having been told that it will never hear an event that was kept."""
         for epoch, seq, record in self._gaps.get(player, []):
             if event.place and event.place <= (epoch, seq) and record.n > event.sent.n:
-                cause: Cause = (
-                    "lost with Redis" if event.place[0] < epoch else "trimmed from history"
-                )
+                is_lost = record.data.get("reason") == "new epoch"
+                cause: Cause = "lost with Redis" if is_lost else "trimmed from history"
                 return Fate(event.sent.event, player, "missed", cause, record.n, record.at)
         return None
 

@@ -9,8 +9,8 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 
 from wsdemo.balancer import POLICIES, Balancer
-from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, StreamBroker
-from wsdemo.brokers.stream import WINDOW
+from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, QueueBroker, StreamBroker
+from wsdemo.brokers.redis_broker import HISTORY
 from wsdemo.changes import Changes
 from wsdemo.lifetime import Lifetime
 from wsdemo.redis_backend import OwnRedis, Persistence, RedisBackend, redis_backend
@@ -35,7 +35,7 @@ class Parts(Lifetime):
         balance: str,
         game: str,
         *,
-        history: int = WINDOW,
+        history: int = HISTORY,
         persistence: Persistence = "none",
         port: int = 0,
         origins: Collection[str] = (),
@@ -195,11 +195,10 @@ class Parts(Lifetime):
             return LocalBroker()
         client = self.redis.client(self.lines.setdefault(server, Line()))
         prefix, trace = self.redis.prefix, self.trace
-        if self._broker == "stream":
-            return StreamBroker(
-                client, server=server, prefix=prefix, window=self._history, trace=trace
-            )
-        return PubSubBroker(client, server=server, prefix=prefix, trace=trace)
+        if self._broker == "pubsub":
+            return PubSubBroker(client, server=server, prefix=prefix, trace=trace)
+        keeper = StreamBroker if self._broker == "stream" else QueueBroker
+        return keeper(client, server=server, prefix=prefix, history=self._history, trace=trace)
 
     def line(self, server: str) -> Line:
         """A server's line to Redis. Raises `ValueError`, and `RuntimeError` where there is none."""
@@ -235,6 +234,15 @@ class Parts(Lifetime):
         self.trace.append("heal", server, "redis", reason="link mended")
         line.mend()
         self.changes.announce()
+
+    def lose_redis_replies(self, server: str, replies: int) -> None:
+        """Let so many replies to the server's events be lost, each with its connection."""
+        line = self.line(server)
+        if replies:
+            self.trace.append("fault", server, "redis", reason="reply lost", replies=replies)
+        else:
+            self.trace.append("heal", server, "redis", reason="reply lost")
+        line.replies_to_lose = replies
 
     # Redis
 

@@ -17,7 +17,8 @@ Where the broker keeps events it numbers them. Then an "event" carries its "seq"
 answered by "stored" once the event is written, also if it had been written before, and a "welcome"
 carries "epoch" and "seq": the event that comes next has the next number. A client that comes back
 puts the last epoch and number it knows into its "join", as "resume": {"epoch", "seq"}; "recovered"
-in the welcome says whether all that it has missed follows, and if not, "reason" says why. A second
+in the welcome says whether all that it has missed follows. If not, "reason" is "trimmed" (the
+broker keeps only later ones) or "new epoch" (it has lost what it had, and begun anew). A second
 welcome on the same connection says that something has been lost meanwhile. A welcome with "acks"
 asks for an "ack" of what has been heard.
 """

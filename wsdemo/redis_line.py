@@ -1,4 +1,4 @@
-"""A server's line to Redis: its connections, which can be cut, and whose answers can be lost."""
+"""A server's line to Redis: its connections, which can be cut, and whose replies can be lost."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ class Line:
 
     def __init__(self) -> None:
         self.is_cut = False
-        self.answers_to_lose = 0
-        """How many more commands that carry an event are carried out, and their answers lost."""
+        self.replies_to_lose = 0
+        """How many more commands that carry an event are carried out, and their replies lost."""
         self._connections: WeakSet[_OnLine] = WeakSet()
 
     def client(self, url: str, **options: Any) -> Redis:
@@ -74,11 +74,11 @@ class _OnLine(AbstractConnection):
 
     async def read_response(self, *args: Any, **kwargs: Any) -> Any:
         answer = await super().read_response(*args, **kwargs)
-        if self._carries_event and self._line.answers_to_lose:
-            self._line.answers_to_lose -= 1
+        if self._carries_event and self._line.replies_to_lose:
+            self._line.replies_to_lose -= 1
             self.abort()
             await self.disconnect(nowait=True)
-            raise ConnectionResetError("the connection broke before Redis's answer arrived")
+            raise ConnectionResetError("the connection broke before Redis's reply arrived")
         return answer
 
 

@@ -239,8 +239,8 @@ class GameServer(Lifetime):
         for connection in tuple(self._sockets):
             connection.transport.abort()
 
-    def relay(self, game: str, payload: bytes, seq: int | None = None) -> None:
-        """Write an event to each of this server's players in the game."""
+    def relay(self, game: str, payload: bytes, seq: int | None = None, player: str = "") -> None:
+        """Write an event to each of this server's players in the game, or to one."""
         try:
             event = decode_event(payload)
         except BadMessage as error:  # somebody else publishes on our channel
@@ -248,7 +248,7 @@ class GameServer(Lifetime):
             return
         frame = payload if seq is None else numbered(payload, seq)
         room = self._games.get(game) or _Game()
-        players = room.players
+        players = self._addressed(room, player)
         if self._trace is not None:
             said = event_name(event.player, event.id)
             text = frame.decode(errors="replace")
@@ -260,13 +260,18 @@ class GameServer(Lifetime):
         broadcast(players.values(), frame, text=True)
         self._limit_waiting(room, len(frame))
 
-    def skip(self, game: str, position: Position, reason: str) -> None:
-        """Tell this server's players in the game that events are lost, and where it goes on."""
-        room = self._games.get(game) or _Game()
-        for name in room.players:
+    def skip(self, game: str, position: Position, reason: str, player: str = "") -> None:
+        """Tell players that events are lost, and where it goes on."""
+        players = self._addressed(self._games.get(game) or _Game(), player)
+        for name in players:
             self._record_gap(game, name, position, reason)
         welcome = self._welcome(game, Resumption(position, recovered=False, reason=reason))
-        broadcast(room.players.values(), encode(welcome), text=True)
+        broadcast(players.values(), encode(welcome), text=True)
+
+    def _addressed(self, room: _Game, player: str) -> dict[str, ServerConnection]:
+        if not player:
+            return room.players
+        return {player: room.players[player]} if player in room.players else {}
 
     async def sync(self) -> None:
         """Return once what was received before this call is published, and relayed here, or lost.
@@ -446,6 +451,7 @@ class GameServer(Lifetime):
         if visit.joined:
             visit.joined = False
             del self._games[visit.game].players[visit.player]
+            self._broker.detach(visit.game, visit.player)
             code = visit.connection.close_code
             self._record("disconnect", visit.player, game=visit.game, code=code)
 

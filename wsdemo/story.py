@@ -57,6 +57,10 @@ _BY_FAULT = {
 }
 
 
+# Why messages are lost that Redis had.
+_KEPT_IN_VAIN = {"trimmed from history", "lost with Redis"}
+
+
 class _Item(msgspec.Struct, frozen=True, tag_field="type", tag=str.lower): ...
 
 
@@ -276,7 +280,17 @@ class Teller:
             case "step":
                 caption, notes = (str(record.data.get(name, "")) for name in ("caption", "notes"))
                 return self._end, [Beat(self._end, caption, notes)]
-            case "send" | "receive" | "publish" | "unpublished" | "relay" | "deliver" | "hear":
+            case (
+                "send"
+                | "receive"
+                | "publish"
+                | "unpublished"
+                | "store"
+                | "relay"
+                | "deliver"
+                | "replay"
+                | "hear"
+            ):
                 return self._tell_way(record)
             case "connect" | "route" | "join" | "welcome" | "disconnect" | "leave":
                 return self._tell_place(record)
@@ -320,6 +334,9 @@ class Teller:
             way = self._ways[record.event] = _Way(said, record)
             body = str(record.data.get("body", ""))
             items.append(Said(said, record.event, player, body, _frame(record)))
+        elif record.kind == "send":  # once more
+            way.said = self._after(record.at, self._now())
+            way.received, way.through_hub = None, False
         match record.kind:
             case "send" if record.peer in self._frozen:
                 s = way.said
@@ -342,6 +359,12 @@ class Teller:
                 receivers = f"→ {record.data['receivers']}" if "receivers" in record.data else ""
                 channel = self._linked.get(record.at, self._channel)
                 items.append(Command(s, record.at, _words("PUBLISH", channel, receivers)))
+            case "store":
+                items += self._tell_hub(way, record)
+                s = max(way.departs + 1, self._beat, self._back[record.peer])
+                known = "" if record.data.get("is_new", True) else "(known already)"
+                words = _words("XADD", self._linked.get(record.at, self._channel), known)
+                items.append(Command(s, record.at, f"{words} → {record.data.get('seq', '')}"))
             case "unpublished":
                 s = way.departs + 1
             case "relay":
@@ -353,6 +376,16 @@ class Teller:
                     there += 0.5  # with its welcome
                 s = max(way.relayed.get(record.at, self._now()), there)
                 s = self._after(f"{record.at} to {record.peer}", s)
+                way.delivered[record.peer] = (s, record)
+                if record.peer not in self._reporting:
+                    items.append(Hop(s, s + 1, record.event, record.at, record.peer))
+                    s += 1
+            case "replay":
+                way.waits.pop(record.at, None)
+                s0 = max(self._joined.get(record.peer, self._now()), way.departs + 1, self._beat)
+                s0 = self._depart("redis", record.at, s0)
+                items.append(Hop(s0, s0 + 1, record.event, "redis", record.at))
+                s = self._after(f"{record.at} to {record.peer}", s0 + 1)
                 way.delivered[record.peer] = (s, record)
                 if record.peer not in self._reporting:
                     items.append(Hop(s, s + 1, record.event, record.at, record.peer))
@@ -544,6 +577,8 @@ class Teller:
         """Between which two parts the event was lost for the player."""
         way = self._ways[fate.event]
         receiver = way.received.at if way.received else way.sent.peer
+        if fate.cause in _KEPT_IN_VAIN:
+            return "redis", "redis"
         held = {"never reached a server": receiver, "redis down": "redis"}
         holder = held.get(fate.cause, fate.server)
         if fate.cause in _BY_FAULT and holder in way.waits:
@@ -569,7 +604,7 @@ class Teller:
         way = self._ways[fate.event]
         s = way.relayed.get(source, way.departs)
         if source == target:
-            s = max(way.waits[source], self._died[source])
+            s = max(way.waits.get(source, way.departs + 1), self._died[source])
         elif way.received is None:
             s = way.said
         elif source == "redis":
@@ -595,6 +630,8 @@ class Teller:
 
 def _why(cause: str, source: str, target: str, players: list[str], died: bool) -> str:
     """A cause in the few words that a picture has room for."""
+    if cause in _KEPT_IN_VAIN:
+        return cause
     if source == target and died:
         return f"lost with {'Redis' if target == 'redis' else target}"
     if source == target:

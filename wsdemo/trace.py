@@ -52,6 +52,7 @@ Kind = Literal[
     "relay",  # server <- redis (or its own broker): to its own players goes data["frame"]
     "deliver",  # server -> player
     "hear",  # player <- server
+    "trim",  # server -> redis: data["player"]'s queue was full, so its oldest event is gone
     "confirm",  # player <- server: what it said is kept, with data["seq"]
     "give up",  # player: it waits no longer for that
     "ack",  # player -> server: everything up to data["seq"] is heard

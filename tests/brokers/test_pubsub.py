@@ -40,7 +40,7 @@ async def started(
     broker = pubsub(redis, server, trace)
     heard: Heard = []
     try:
-        await broker.start(lambda _, payload, seq: heard.append(payload))
+        await broker.start(lambda game, payload, *_: heard.append(payload))
         yield broker, heard
     finally:
         await within(broker.stop())
@@ -397,7 +397,7 @@ class TestRedisThatGoesAway:
             broker = pubsub(embedded, "A")
             await embedded.stop()
             with pytest.raises(BrokerDown):
-                await within(broker.start(lambda game, payload, seq: None))
+                await within(broker.start(lambda *_: None))
             await within(broker.stop())
 
 

@@ -3,6 +3,7 @@
 from wsdemo.brokers.base import Broker, BrokerDown, Receipt, Relay, Resumption
 from wsdemo.brokers.local import LocalBroker
 from wsdemo.brokers.pubsub import PubSubBroker
+from wsdemo.brokers.queue import QueueBroker
 from wsdemo.brokers.stream import StreamBroker
 
 __all__ = [
@@ -10,6 +11,7 @@ __all__ = [
     "BrokerDown",
     "LocalBroker",
     "PubSubBroker",
+    "QueueBroker",
     "Receipt",
     "Relay",
     "Resumption",

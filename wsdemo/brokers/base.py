@@ -10,13 +10,16 @@ from typing import ClassVar
 from wsdemo.gate import Gate
 from wsdemo.protocol import Position
 
-__all__ = ["Broker", "BrokerDown", "Receipt", "Relay", "Resumption", "Skip"]
+__all__ = ["Broker", "BrokerDown", "Receipt", "Relay", "Resumption", "Skip", "reason_of_gap"]
 
-Relay = Callable[[str, bytes, int | None], None]
-"""What a server does with an event that reaches it: (game, the event's frame, its number)."""
+Relay = Callable[[str, bytes, int | None, str], None]
+"""What a server does with an event: (game, the event's frame, its number, for which player).
 
-Skip = Callable[[str, Position, str], None]
-"""What a server does when events are lost to all its players: (game, where it goes on, why)."""
+Without a number it has none, and without a player it is for all of the game that are here.
+"""
+
+Skip = Callable[[str, Position, str, str], None]
+"""What a server does when events are lost: (game, where it goes on, why, for which player)."""
 
 
 class BrokerDown(ConnectionError):
@@ -74,7 +77,7 @@ class Broker(ABC):
         self.gate = Gate()
         """Its server's own, shut while that stands still: then nothing is relayed or answered."""
 
-    async def start(self, relay: Relay, skip: Skip = lambda game, position, reason: None) -> None:
+    async def start(self, relay: Relay, skip: Skip = lambda *gap: None) -> None:
         """Be ready to publish and to subscribe.
 
         From now on `relay` is called with each event, and `skip` when some will never come.
@@ -84,8 +87,8 @@ class Broker(ABC):
 
     def forsake(self) -> None:
         """Its server is dead: from now on nothing is relayed, and nothing recorded."""
-        self._relay = lambda game, payload, seq: None
-        self._skip = lambda game, position, reason: None
+        self._relay = lambda *event: None
+        self._skip = lambda *gap: None
 
     async def stop(self) -> None:  # noqa: B027 - most have something to close, not all
         """Release connections and tasks."""
@@ -115,9 +118,22 @@ class Broker(ABC):
     def acknowledge(self, game: str, player: str, seq: int) -> None:  # noqa: B027 - nothing is kept
         """The player has heard everything up to this number."""
 
+    def detach(self, game: str, player: str) -> None:  # noqa: B027 - nothing is kept
+        """The player is on this server no more, and may come back on any."""
+
     async def forget(self, game: str, player: str) -> None:  # noqa: B027 - nothing is kept
         """The player has left for good."""
 
     @abstractmethod
     async def sync(self) -> None:
         """Return once each event published before this call has been relayed here, or is lost."""
+
+
+def reason_of_gap(since: Position, start: Position) -> str:
+    """Why hearing goes on at `start`, and not where it ended; empty if that is the same.
+
+    "new epoch": Redis has lost what it had, and begun anew; "trimmed": it has kept later ones only.
+    """
+    if since == start:
+        return ""
+    return "trimmed" if since.epoch == start.epoch and since.seq < start.seq else "new epoch"

@@ -23,7 +23,7 @@ class LocalBroker(Broker):
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Relay on this server."""
-        self._relay(game, payload, None)
+        self._relay(game, payload, None, "")
         return Receipt(receivers=1)
 
     async def sync(self) -> None:

@@ -24,4 +24,4 @@ class PubSubBroker(RedisBroker):
         return Receipt(receivers=await self._say(self._game_prefix + game, payload))
 
     def _hear(self, game: str, message: bytes) -> None:
-        self._relay(game, message, None)
+        self._relay(game, message, None, "")

@@ -17,11 +17,12 @@ from redis.exceptions import RedisError
 from wsdemo.brokers.base import Broker, BrokerDown, Relay, Skip
 from wsdemo.trace import Kind, Trace
 
-__all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "RedisBroker", "RedisGone"]
+__all__ = ["FIRST_PAUSE", "HISTORY", "LONGEST_PAUSE", "RedisBroker", "RedisGone", "numbered_entry"]
 
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
 LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
+HISTORY = 1000  # events that a broker keeps, if it keeps any
 BYTES_WAITING = 4 * 2**20  # of events, at most, for a server that stands still
 
 _T = TypeVar("_T")
@@ -64,7 +65,7 @@ class RedisBroker(Broker):
         self._waiting = 0  # bytes of events that came while the gate was shut
         self._listener: asyncio.Task[None] | None = None
 
-    async def start(self, relay: Relay, skip: Skip = lambda game, position, reason: None) -> None:
+    async def start(self, relay: Relay, skip: Skip = lambda *gap: None) -> None:
         """Listen; return once the channel of this server itself, for its syncs, is confirmed."""
         await super().start(relay, skip)
         self._listener = asyncio.create_task(self._listen(), name=f"{self._server} listens")
@@ -262,3 +263,8 @@ class RedisBroker(Broker):
             if channel:
                 data["channel"] = channel
             self._trace.append(kind, self._server, self.hub, **data)
+
+
+def numbered_entry(number: bytes, fields: list[bytes]) -> tuple[int, bytes]:
+    """The number and the payload of a stream's entry, whose id is the number and a 0."""
+    return int(number.split(b"-")[0]), fields[1]

@@ -21,14 +21,19 @@ from typing import ClassVar
 
 from redis.asyncio import Redis
 
-from wsdemo.brokers.base import BrokerDown, Receipt, Resumption
-from wsdemo.brokers.redis_broker import FIRST_PAUSE, LONGEST_PAUSE, RedisBroker
+from wsdemo.brokers.base import BrokerDown, Receipt, Resumption, reason_of_gap
+from wsdemo.brokers.redis_broker import (
+    FIRST_PAUSE,
+    HISTORY,
+    LONGEST_PAUSE,
+    RedisBroker,
+    numbered_entry,
+)
 from wsdemo.protocol import Position
 from wsdemo.trace import Trace
 
-__all__ = ["WINDOW", "StreamBroker"]
+__all__ = ["StreamBroker"]
 
-WINDOW = 1000  # events that are kept, and ids of events by which a retry is known
 PAGE = 200  # events in one answer of Redis
 
 # KEYS: about, events, ids. ARGV: an epoch, in case that none has begun; ...
@@ -95,9 +100,10 @@ class _Game:
 
 
 class StreamBroker(RedisBroker):
-    """Keeps the last `window` events of each game, and relays them in the order of their numbers.
+    """Keeps the last `history` events of each game, and relays them in the order of their numbers.
 
-    The message that wakes a server carries the event, so that one that is up to date need not ask.
+    By so many ids of events a retry is known, too. The message that wakes a server carries the
+    event, so that one that is up to date need not ask.
     """
 
     name: ClassVar[str] = "stream"
@@ -108,11 +114,11 @@ class StreamBroker(RedisBroker):
         *,
         server: str,
         prefix: str = "",
-        window: int = WINDOW,
+        history: int = HISTORY,
         trace: Trace | None = None,
     ) -> None:
         super().__init__(redis, server=server, prefix=prefix, trace=trace)
-        self._window = window
+        self._history = history
         self._key_prefix = f"{prefix}stream:"
         self._store = redis.register_script(_STORE)
         self._read = redis.register_script(_READ)
@@ -128,7 +134,7 @@ class StreamBroker(RedisBroker):
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Add the event to the stream, unless one of this name is there, and wake the servers."""
         channel = self._game_prefix + game
-        arguments = (secrets.token_hex(8), event, payload, self._window, channel)
+        arguments = (secrets.token_hex(8), event, payload, self._history, channel)
         epoch, seq, is_new = await self._ask(lambda: self._store(self._keys(game), arguments))
         return Receipt(position=Position(epoch.decode(), int(seq)), is_new=bool(is_new))
 
@@ -163,7 +169,7 @@ class StreamBroker(RedisBroker):
         return Resumption(
             page.start,
             recovered=page.start == since,
-            reason=_reason(since, page.start),
+            reason=reason_of_gap(since, page.start),
             missed=missed,
             has_more=bool(missed) and missed[-1][0] < here.position.seq,
         )
@@ -186,7 +192,7 @@ class StreamBroker(RedisBroker):
         position = Position(epoch.decode(), int(number))
         if position == _next(here.position):
             here.position = position
-            self._relay(game, payload, position.seq)
+            self._relay(game, payload, position.seq, "")
         elif position.epoch != here.position.epoch or position.seq > here.position.seq:
             self._catch_up(game)
 
@@ -227,18 +233,20 @@ class StreamBroker(RedisBroker):
     def _go_on(self, game: str, here: _Game, since: Position, page: _Page) -> bool:
         """Relay a page. Returns whether there is another one."""
         if page.start != since:
-            self._skip(game, page.start, _reason(since, page.start))
+            self._skip(game, page.start, reason_of_gap(since, page.start), "")
         here.position = page.start
         for seq, payload in page.events:
             here.position = Position(page.end.epoch, seq)
-            self._relay(game, payload, seq)
+            self._relay(game, payload, seq, "")
         return here.position != page.end
 
     async def _page(self, game: str, since: Position | None, count: int) -> _Page:
         after = since or Position("none", 0)
         arguments = (secrets.token_hex(8), after.epoch, after.seq, count)
         epoch, seq, events = await self._read(self._keys(game), arguments)
-        return _Page([_event(*event) for event in events], Position(epoch.decode(), int(seq)))
+        return _Page(
+            [numbered_entry(*event) for event in events], Position(epoch.decode(), int(seq))
+        )
 
     def _keys(self, game: str) -> list[str]:
         """The braces keep all of a game's keys on one node of a Redis Cluster."""
@@ -248,17 +256,3 @@ class StreamBroker(RedisBroker):
 
 def _next(position: Position) -> Position:
     return Position(position.epoch, position.seq + 1)
-
-
-def _reason(since: Position, start: Position) -> str:
-    """Why hearing cannot go on where it ended; empty if it can."""
-    if since == start:
-        return ""
-    if since.epoch != start.epoch or start.seq < since.seq:
-        return "Redis has lost the events and begun anew"
-    return f"the {start.seq - since.seq} events before are no longer kept"
-
-
-def _event(number: bytes, fields: list[bytes]) -> tuple[int, bytes]:
-    """The number and the payload of an entry, whose id is the number and a 0."""
-    return int(number.split(b"-")[0]), fields[1]

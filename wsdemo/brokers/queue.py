@@ -1,0 +1,330 @@
+"""A durable queue for each player: an event stays in it until the player has acknowledged it.
+
+One script gives an event its number and puts a copy into the queue of everybody in the game, there
+or away. The server that a player is on reads its queue, and reads it again from the last number
+acknowledged if that is long in coming; when the player is on another server, that one does. So an
+event may be written to a player more than once, and is heard once, by its number.
+
+A queue is a stream that only one server reads at a time, and everything before the number that is
+acknowledged leaves it. A consumer group would do nothing for that: it is for several readers that
+share out one stream among them, each event to one, where here everyone is to hear every event.
+https://redis.io/docs/latest/develop/data-types/streams/#consumer-groups
+
+A queue has a bound. At the bound its oldest event gives way to a new one, for a game cannot wait
+for a player who may never come back; the player is told of the gap when it does.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import secrets
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+from redis.asyncio import Redis
+
+from wsdemo.brokers.base import BrokerDown, Receipt, Resumption, reason_of_gap
+from wsdemo.brokers.redis_broker import (
+    FIRST_PAUSE,
+    HISTORY,
+    LONGEST_PAUSE,
+    RedisBroker,
+    numbered_entry,
+)
+from wsdemo.protocol import Position
+from wsdemo.trace import Trace
+
+__all__ = ["QueueBroker"]
+
+PAGE = 200  # events in one answer of Redis, for each player
+ACK_TIMEOUT = 5.0  # seconds without an acknowledgement before events are written again
+LONGEST_ACK_TIMEOUT = 60.0  # it doubles each time
+
+# KEYS: about, ids, players (-> number acknowledged), queues. ARGV: an epoch, in case that none has
+# begun; ...
+_EPOCH = """
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch then
+  epoch = ARGV[1]
+  for _, player in ipairs(redis.call('HKEYS', KEYS[3])) do
+    redis.call('DEL', KEYS[4] .. player)
+  end
+  redis.call('DEL', KEYS[2], KEYS[3])
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', 0)
+end
+"""
+
+# KEYS: the same. ARGV: (none,) the event's id, the event, the bound, the channel of those to wake.
+# No epoch: Redis has lost its data, and nobody is in the game until the servers have noticed.
+_STORE = """
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch then return {} end
+local known = redis.call('ZSCORE', KEYS[2], ARGV[2])
+if known then return {epoch, tonumber(known), 0, {}} end
+local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+local full = {}
+for _, player in ipairs(redis.call('HKEYS', KEYS[3])) do
+  local queue = KEYS[4] .. player
+  if redis.call('XLEN', queue) >= tonumber(ARGV[4]) then table.insert(full, player) end
+  redis.call('XADD', queue, 'MAXLEN', ARGV[4], string.format('%d-0', seq), 'event', ARGV[3])
+end
+redis.call('ZADD', KEYS[2], seq, ARGV[2])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', seq - tonumber(ARGV[4]))
+redis.call('PUBLISH', ARGV[5], '')
+return {epoch, seq, 1, full}
+"""
+
+# ... how many events at most; and for each player its name, the epoch and the number after which to
+# read, and the number that it has acknowledged. A player without a queue gets one, as of now.
+_READ = (
+    _EPOCH
+    + """
+local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
+local read = {}
+for i = 3, #ARGV, 4 do
+  local player, after = ARGV[i], tonumber(ARGV[i + 2])
+  local acked = math.min(tonumber(ARGV[i + 3]), seq)
+  local queue = KEYS[4] .. player
+  local before = redis.call('HGET', KEYS[3], player)
+  local is_new = 0
+  if not before then
+    is_new = 1
+    before = seq
+    redis.call('HSET', KEYS[3], player, seq)
+  end
+  before = tonumber(before)
+  if ARGV[i + 1] ~= epoch then
+    after, acked = before, before
+  elseif acked > before then
+    before = acked
+    redis.call('HSET', KEYS[3], player, acked)
+    redis.call('XTRIM', queue, 'MINID', string.format('%d-0', acked + 1))
+  end
+  after = math.min(math.max(after, before), seq)
+  local first = string.format('%d-0', after + 1)
+  table.insert(read, {after, is_new, redis.call('XRANGE', queue, first, '+', 'COUNT', ARGV[2])})
+end
+return {epoch, seq, read}
+"""
+)
+
+# ... the player.
+_LEAVE = (
+    _EPOCH
+    + """
+redis.call('HDEL', KEYS[3], ARGV[2])
+redis.call('DEL', KEYS[4] .. ARGV[2])
+"""
+)
+
+
+@dataclass
+class _Reader:
+    """How far a player of this server is: what was written to it, and what it has acknowledged."""
+
+    epoch: str
+    written: int
+    acked: int
+    timeout: float = ACK_TIMEOUT
+    timer: asyncio.TimerHandle | None = None
+
+    def stop_waiting(self) -> None:
+        if self.timer:
+            self.timer.cancel()
+        self.timer = None
+
+
+class _Read(NamedTuple):
+    """What one player's queue has."""
+
+    after: int
+    is_new: bool
+    events: list[tuple[int, bytes]]
+
+    def start(self, end: int) -> int:
+        """The number before the first event. It is later than `after` if some were lost."""
+        return self.events[0][0] - 1 if self.events else end
+
+
+class QueueBroker(RedisBroker):
+    """Keeps each event for each player of the game until that player has acknowledged it.
+
+    A queue has at most `history` events, and by so many ids of events a retry is known.
+    """
+
+    name: ClassVar[str] = "queue"
+    wants_acks: ClassVar[bool] = True
+
+    def __init__(
+        self,
+        redis: Redis,
+        *,
+        server: str,
+        prefix: str = "",
+        history: int = HISTORY,
+        trace: Trace | None = None,
+    ) -> None:
+        super().__init__(redis, server=server, prefix=prefix, trace=trace)
+        self._history = history
+        self._key_prefix = f"{prefix}queue:"
+        self._store = redis.register_script(_STORE)
+        self._read = redis.register_script(_READ)
+        self._leave = redis.register_script(_LEAVE)
+        self._readers: defaultdict[str, dict[str, _Reader]] = defaultdict(dict)
+        self._woken: set[str] = set()  # games in which there may be something to read
+        self._reading: dict[str, asyncio.Task[None]] = {}
+
+    async def stop(self) -> None:
+        """End reading and listening. Whoever is a player stays one."""
+        for game in self._readers.values():
+            for reader in game.values():
+                reader.stop_waiting()
+        for reading in self._reading.values():
+            reading.cancel()
+        await super().stop()
+
+    async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
+        """Put the event into every player's queue, unless it is there, and wake the servers."""
+        channel = self._game_prefix + game
+        arguments = ("", event, payload, self._history, channel)
+        stored = await self._ask(lambda: self._store(self._keys(game), arguments))
+        if not stored:
+            self._wake(game)
+            raise BrokerDown("Redis has lost its data, and the players' queues are being made anew")
+        epoch, seq, is_new, full = stored
+        for player in full:
+            self._record("trim", game=game, player=player.decode())
+        return Receipt(position=Position(epoch.decode(), int(seq)), is_new=bool(is_new))
+
+    async def resume(self, game: str, player: str, since: Position | None) -> Resumption:
+        """Read the player's queue from now on, after what it has acknowledged or says it heard."""
+        epoch, seq = (since.epoch, since.seq) if since else ("", 0)
+        reader = _Reader(epoch, seq, seq)
+        epoch, end, [read] = await self._answer(self._queues(game, {player: reader}))
+        start = read.start(end)
+        reader.epoch, reader.written = epoch, start
+        reader.acked = start
+        self._detach(game, player)
+        self._readers[game][player] = reader
+        self._wake(game)
+        position = Position(epoch, start)
+        expected = since or Position(epoch, start if read.is_new else read.after)
+        is_first = read.is_new and since is None
+        recovered = None if is_first else expected == position
+        return Resumption(position, recovered, reason_of_gap(expected, position))
+
+    async def unsubscribe(self, game: str) -> None:
+        """None of the game's players is here any more."""
+        self._readers.pop(game, None)
+        await super().unsubscribe(game)
+
+    def detach(self, game: str, player: str) -> None:
+        """Read the player's queue no more; it goes on filling."""
+        self._detach(game, player)
+
+    async def forget(self, game: str, player: str) -> None:
+        """Take the player's queue away."""
+        self._detach(game, player)
+        arguments = (secrets.token_hex(8), player)
+        await self._ask(lambda: self._leave(self._keys(game), arguments))
+
+    def acknowledge(self, game: str, player: str, seq: int) -> None:
+        """Everything up to this number may leave the player's queue."""
+        reader = self._readers[game].get(player)
+        if reader and reader.acked < seq <= reader.written:
+            reader.acked = seq
+            reader.timeout = ACK_TIMEOUT
+            reader.stop_waiting()
+            self._wake(game)
+
+    async def sync(self) -> None:
+        """As for every broker; and once every queue has been read to its end."""
+        await super().sync()
+        while reading := list(self._reading.values()):
+            await self._answer(asyncio.wait(reading))
+
+    def _detach(self, game: str, player: str) -> None:
+        reader = self._readers[game].pop(player, None)
+        if reader:
+            reader.stop_waiting()
+
+    def _hear(self, game: str, message: bytes) -> None:
+        self._wake(game)
+
+    def _subscribed(self, game: str) -> None:
+        self._wake(game)
+
+    def _wake(self, game: str) -> None:
+        """There may be something to read, or to strike off."""
+        self._woken.add(game)
+        if game not in self._reading:
+            self._reading[game] = asyncio.create_task(
+                self._read_on(game), name=f"{self._server} reads {game}"
+            )
+
+    async def _read_on(self, game: str) -> None:
+        pause = FIRST_PAUSE
+        while game in self._woken and (readers := dict(self._readers[game])):
+            self._woken.discard(game)
+            try:
+                epoch, end, found = await self._answer(self._queues(game, readers))
+            except BrokerDown:
+                if self._link is None:
+                    break  # once there is a link again, this begins anew
+                self._woken.add(game)
+                await asyncio.sleep(random.uniform(0, pause))
+                pause = min(2 * pause, LONGEST_PAUSE)
+                continue
+            for (player, reader), read in zip(readers.items(), found, strict=True):
+                if self._readers[game].get(player) is reader:
+                    self._write(game, player, reader, read, Position(epoch, end))
+        self._woken.discard(game)
+        del self._reading[game]
+
+    def _write(self, game: str, player: str, reader: _Reader, read: _Read, end: Position) -> None:
+        """Write to a player what its queue has, and see to it that it is acknowledged."""
+        before = Position(reader.epoch, max(reader.written, read.after))
+        start = Position(end.epoch, read.start(end.seq))
+        if before != start:
+            self._skip(game, start, reason_of_gap(before, start), player)
+            reader.acked = start.seq
+        reader.epoch, reader.written = start.epoch, start.seq
+        for seq, payload in read.events:
+            reader.written = seq
+            self._relay(game, payload, seq, player)
+        if reader.written < end.seq:
+            self._woken.add(game)
+        if reader.written > reader.acked and reader.timer is None:
+            reader.timer = asyncio.get_running_loop().call_later(
+                reader.timeout, self._write_again, game, reader
+            )
+
+    def _write_again(self, game: str, reader: _Reader) -> None:
+        """The acknowledgement is long in coming: begin again after the last one."""
+        reader.timer = None
+        reader.timeout = min(2 * reader.timeout, LONGEST_ACK_TIMEOUT)
+        reader.written = reader.acked
+        self._wake(game)
+
+    async def _queues(self, game: str, readers: dict[str, _Reader]) -> tuple[str, int, list[_Read]]:
+        """The epoch, the last number, and what each of these players' queues has."""
+        arguments = [secrets.token_hex(8), str(PAGE), *_arguments(readers)]
+        epoch, seq, found = await self._read(self._keys(game), arguments)
+        reads = [
+            _Read(int(after), bool(is_new), [numbered_entry(*event) for event in events])
+            for after, is_new, events in found
+        ]
+        return epoch.decode(), int(seq), reads
+
+    def _keys(self, game: str) -> list[str]:
+        """The braces keep all of a game's keys on one node of a Redis Cluster."""
+        stem = f"{self._key_prefix}{{{game}}}"
+        return [f"{stem}:about", f"{stem}:ids", f"{stem}:players", f"{stem}:of:"]
+
+
+def _arguments(readers: dict[str, _Reader]) -> Iterator[str]:
+    for player, reader in readers.items():
+        yield from (player, reader.epoch, str(reader.written), str(reader.acked))

@@ -1,0 +1,184 @@
+"""What can go wrong, each as a context manager: it is so inside the block, and healed at its end.
+
+    async with faults.redis_stopped(cluster):
+        await p2.send("nobody hears this")
+
+Each records itself in the trace, as a fault and as its cure. What is still broken when a cluster
+stops is cleared away by that. Where a part cannot be broken so, the error says why.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Protocol
+
+from wsdemo.trace import Trace
+
+__all__ = [
+    "link_cut",
+    "reader_stalled",
+    "redis_frozen",
+    "redis_killed",
+    "redis_link_cut",
+    "redis_stopped",
+    "reply_lost",
+    "server_frozen",
+    "server_killed",
+]
+
+
+class _Player(Protocol):
+    def cut_link(self) -> None: ...
+    def mend_link(self) -> None: ...
+    def stop_reading(self) -> None: ...
+    def go_on_reading(self) -> None: ...
+
+
+class _Cluster(Protocol):
+    @property
+    def trace(self) -> Trace: ...
+    @property
+    def redis_state(self) -> str: ...
+    def server_state(self, name: str) -> str: ...
+    def redis_link_is_cut(self, server: str) -> bool: ...
+    async def kill_server(self, name: str) -> None: ...
+    async def restart_server(self, name: str) -> None: ...
+    async def freeze_server(self, name: str) -> None: ...
+    async def thaw_server(self, name: str) -> None: ...
+    async def stop_redis(self, keep: bool = False) -> None: ...
+    async def kill_redis(self) -> None: ...
+    async def start_redis(self) -> None: ...
+    async def freeze_redis(self) -> None: ...
+    async def thaw_redis(self) -> None: ...
+    async def cut_redis_link(self, server: str) -> None: ...
+    async def mend_redis_link(self, server: str) -> None: ...
+    def lose_redis_replies(self, server: str, replies: int) -> None: ...
+
+
+@asynccontextmanager
+async def link_cut(player: _Player) -> AsyncIterator[None]:
+    """A player's connection breaks, and none can be made; then it comes back by itself.
+
+    Unlike a phone in a tunnel, both ends learn of the break at once: its packets do not just
+    vanish, which a server would notice only by a missing pong.
+    """
+    player.cut_link()
+    try:
+        yield
+    finally:
+        player.mend_link()
+
+
+@asynccontextmanager
+async def reader_stalled(player: _Player) -> AsyncIterator[None]:
+    """A player reads nothing that the server writes to it.
+
+    What is written fills the buffers of both machines; here both are one, and its buffers are a few
+    megabytes. A server cuts off whoever is further behind than its limit allows.
+    """
+    player.stop_reading()
+    try:
+        yield
+    finally:
+        player.go_on_reading()
+
+
+@asynccontextmanager
+async def server_killed(cluster: _Cluster, server: str) -> AsyncIterator[None]:
+    """A server is gone without a goodbye; then another process takes its place, on its port.
+
+    It dies as a process does, with all that was under way in it, but lives in the notebook's
+    kernel: what its machine would lose with it is not lost.
+    """
+    await cluster.kill_server(server)
+    try:
+        yield
+    finally:
+        if not cluster.trace.ended and cluster.server_state(server) == "down":
+            await cluster.restart_server(server)
+
+
+@asynccontextmanager
+async def server_frozen(cluster: _Cluster, server: str) -> AsyncIterator[None]:
+    """A server stands still, its connections open, as a process in a long pause does.
+
+    `GameServer.freeze` says in what it differs from one that is stopped by SIGSTOP.
+    """
+    await cluster.freeze_server(server)
+    try:
+        yield
+    finally:
+        if not cluster.trace.ended and cluster.server_state(server) == "frozen":
+            await cluster.thaw_server(server)
+
+
+@asynccontextmanager
+async def redis_stopped(cluster: _Cluster, *, keep: bool = False) -> AsyncIterator[None]:
+    """Redis is shut down, and started again: without its data, or with all of it if it is to keep.
+
+    To start without data is what a Redis does that has no persistence, as a cache has none.
+    """
+    await cluster.stop_redis(keep)
+    try:
+        yield
+    finally:
+        await _start_redis(cluster)
+
+
+@asynccontextmanager
+async def redis_killed(cluster: _Cluster) -> AsyncIterator[None]:
+    """Redis is killed (SIGKILL), and started again, with what its persistence has saved.
+
+    The process dies, the machine does not: what was written and not yet on the disk, as with
+    `everysec`, the operating system still has. A power cut would lose it.
+    """
+    await cluster.kill_redis()
+    try:
+        yield
+    finally:
+        await _start_redis(cluster)
+
+
+@asynccontextmanager
+async def redis_frozen(cluster: _Cluster) -> AsyncIterator[None]:
+    """Redis stands still, its connections open: what it is asked waits, and nobody is answered."""
+    await cluster.freeze_redis()
+    try:
+        yield
+    finally:
+        if not cluster.trace.ended and cluster.redis_state == "frozen":
+            await cluster.thaw_redis()
+
+
+@asynccontextmanager
+async def redis_link_cut(cluster: _Cluster, server: str) -> AsyncIterator[None]:
+    """One server cannot reach Redis, while the others can.
+
+    Both ends learn of it at once, as of a firewall that resets connections.
+    """
+    await cluster.cut_redis_link(server)
+    try:
+        yield
+    finally:
+        if not cluster.trace.ended and cluster.redis_link_is_cut(server):
+            await cluster.mend_redis_link(server)
+
+
+@asynccontextmanager
+async def reply_lost(cluster: _Cluster, server: str, *, replies: int = 1) -> AsyncIterator[None]:
+    """Redis takes a server's next event, and the connection breaks before its answer arrives.
+
+    So the server cannot know whether the event was taken: the reason for idempotency keys.
+    """
+    cluster.lose_redis_replies(server, replies)
+    try:
+        yield
+    finally:
+        if not cluster.trace.ended:
+            cluster.lose_redis_replies(server, 0)
+
+
+async def _start_redis(cluster: _Cluster) -> None:
+    if not cluster.trace.ended and cluster.redis_state == "down":
+        await cluster.start_redis()
