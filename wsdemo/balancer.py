@@ -36,6 +36,7 @@ class Target:
     port: int
     connections: int = 0
     out_until: float = 0.0
+    ready: bool = True
 
 
 Policy = Callable[[Sequence[Target], str], Target]
@@ -114,6 +115,15 @@ class Balancer(Lifetime):
     def add(self, name: str, host: str, port: int) -> None:
         """Put a server into the rotation."""
         self._targets[name] = Target(name, host, port)
+
+    def set_ready(self, name: str, ready: bool) -> None:
+        """Take a server out that says it is not ready, or put it back.
+
+        While none is ready, all are as good as each other, and stay in:
+        https://www.envoyproxy.io/docs/envoy/latest/intro/arch_overview/upstream/load_balancing/panic_threshold
+        """
+        if name in self._targets:
+            self._targets[name].ready = ready
 
     def remove(self, name: str) -> None:
         """Take a server out for good. Its connections stay."""
@@ -225,7 +235,7 @@ class Balancer(Lifetime):
             ]
             if not targets:
                 return
-            target = self._policy(targets, key)
+            target = self._policy([t for t in targets if t.ready] or targets, key)
             tried.add(target.name)
             yield target
 

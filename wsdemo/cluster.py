@@ -26,7 +26,7 @@ from wsdemo.parts import PART_NAMES, Parts, check_known
 from wsdemo.player import Player
 from wsdemo.protocol import check_name
 from wsdemo.redis_backend import Persistence, RedisBackend, check_choice
-from wsdemo.server import GameServer, ServerState
+from wsdemo.server import Canary, GameServer, ServerState
 from wsdemo.trace import Trace
 
 __all__ = ["BROKERS", "Cluster", "open_cluster"]
@@ -54,6 +54,7 @@ class Cluster:
         origins: Collection[str] = (),
         history: int = HISTORY,
         persistence: Persistence = "none",
+        canary: Canary | None = None,
     ) -> None:
         check_known("broker", broker, BROKERS)
         check_known("balance", balance, POLICIES)
@@ -72,6 +73,7 @@ class Cluster:
         self._origins = origins
         self._history = _check_history(history)
         self._persistence = persistence
+        self._canary = canary
         self._parts = self._new_parts(servers, broker)
         self._watchers: list[Callable[[], None]] = []
         self._turn = asyncio.Lock()  # one change of what runs at a time
@@ -86,6 +88,7 @@ class Cluster:
             self.game,
             history=self._history,
             persistence=self._persistence,
+            canary=self._canary,
             port=port,
             origins=self._origins,
             may_join=self._may_join,
@@ -489,6 +492,7 @@ def open_cluster(
     origins: Collection[str] = (),
     history: int = HISTORY,
     persistence: Persistence = "none",
+    canary: Canary | None = None,
 ) -> _OpenCluster:
     """Start a cluster; use it with `await`, or with `async with`, which also stops it.
 
@@ -496,12 +500,13 @@ def open_cluster(
     default what the environment variable WSDEMO_REDIS says, or "fake". `balance` is "round-robin",
     "least-connections" or "sticky". `origins` lists further web origins whose pages may connect.
     `history` is how many events of a game a broker keeps, if it keeps any. `persistence`, for the
-    embedded Redis, says how it writes them down: "none", "everysec" or "always".
+    embedded Redis, says how it writes them down: "none", "everysec" or "always". `canary` says when
+    a server is to take itself for deaf.
 
     A notebook cell that is run again stops the clusters that it opened before. Raises `ValueError`
     for a choice that there is not, and `RedisUnavailable`.
     """
-    cluster = Cluster(servers, broker, redis, balance, game, origins, history, persistence)
+    cluster = Cluster(servers, broker, redis, balance, game, origins, history, persistence, canary)
     return _OpenCluster(cluster, current_cell())
 
 

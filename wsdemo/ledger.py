@@ -70,6 +70,7 @@ class _Event:
     too_slow: set[str] = field(default_factory=set)  # for this event
     delivered: dict[str, Record] = field(default_factory=dict)  # by player
     missed: set[str] = field(default_factory=set)  # by these players, as is certain
+    parted: set[str] = field(default_factory=set)  # players, before their server relayed it
     subscribed: set[str] = field(default_factory=set)  # servers, when it was received
     killed: set[str] = field(default_factory=set)  # servers, since it was received
     redis_stopped: bool = False  # since it was received
@@ -109,6 +110,9 @@ class FateFinder:
                 self._where.pop(record.at, None)  # ... or, if that cannot, the player itself
             case "disconnect" if self._where.get(record.peer) == record.at:
                 self._where[record.peer] = None
+                for event in (self._events[name] for name in self._open):
+                    if record.at not in event.relays:
+                        event.parted.add(record.peer)
             case "fault" if record.data.get("reason") == "too slow":
                 self._too_slow.add(record.peer)
                 for event in (self._events[name] for name in self._open):
@@ -182,6 +186,7 @@ class FateFinder:
                 event.place = (epoch, int(record.data["seq"]))
             case "receive":
                 event.received = record
+                event.parted.clear()
                 event.subscribed = set(self._subscribed)
                 event.killed.clear()
                 event.redis_stopped = False
@@ -269,6 +274,8 @@ class FateFinder:
             return missed("lost with its server", event.publish)
         if event.redis_stopped and server in event.subscribed:
             return missed("redis down", event.publish)
+        if player in event.parted:  # so its server had no more reason to be subscribed
+            return missed("player away", event.publish)
         return missed("server not subscribed", event.publish)
 
 

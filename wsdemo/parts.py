@@ -5,6 +5,7 @@ Each part can be broken and healed here, one at a time; whoever calls sees to th
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 
@@ -15,7 +16,7 @@ from wsdemo.changes import Changes
 from wsdemo.lifetime import Lifetime
 from wsdemo.redis_backend import OwnRedis, Persistence, RedisBackend, redis_backend
 from wsdemo.redis_line import Line
-from wsdemo.server import GameServer, ServerState
+from wsdemo.server import Canary, GameServer, ServerState
 from wsdemo.trace import Trace
 
 __all__ = ["PART_NAMES", "Parts", "check_known"]
@@ -37,6 +38,7 @@ class Parts(Lifetime):
         *,
         history: int = HISTORY,
         persistence: Persistence = "none",
+        canary: Canary | None = None,
         port: int = 0,
         origins: Collection[str] = (),
         may_join: Callable[[str, str], bool],
@@ -51,6 +53,8 @@ class Parts(Lifetime):
         self.changes = Changes()  # of what runs
         self._broker = broker
         self._history = history
+        self._canary = canary
+        self._moves: set[asyncio.Task[None]] = set()  # of players, away from deaf servers
         self._first = list(servers)
         self._taken = {*PART_NAMES, *servers}  # names that no player may have; it grows
         self._origins = origins
@@ -83,6 +87,9 @@ class Parts(Lifetime):
                 await server.kill()
 
     async def _stop_servers(self) -> None:
+        for move in self._moves:
+            move.cancel()
+        await asyncio.gather(*self._moves, return_exceptions=True)
         for server in self.servers.values():
             await server.stop()
 
@@ -181,6 +188,8 @@ class Parts(Lifetime):
             origins=[*own, *self._origins],
             reserved_names=self._taken,
             may_join=self._may_join,
+            on_hearing_change=self._hearing_changed,
+            canary=self._canary,
             trace=self.trace,
         )
         await server.start()
@@ -189,6 +198,24 @@ class Parts(Lifetime):
             self.trace.about["servers"].append(name)  # a picture has room for it from the beginning
             self.trace.append("start", name)
         self.balancer.add(name, "127.0.0.1", server.port)
+
+    def _hearing_changed(self) -> None:
+        """A server is deaf, or hears again: its players are better off where they can be heard."""
+        for name, server in self.servers.items():
+            self.balancer.set_ready(name, server.hears)
+        self.changes.announce()
+        move = asyncio.create_task(self._move_from_the_deaf())
+        self._moves.add(move)
+        move.add_done_callback(self._moves.discard)
+
+    async def _move_from_the_deaf(self) -> None:
+        for server in self.are("up"):
+            # It says so only after a while; if Redis itself is gone, nobody hears.
+            if server.hears and await server.hears_now():
+                break
+        else:
+            return
+        await asyncio.gather(*(deaf.send_away() for deaf in self.are("up") if not deaf.hears))
 
     def _new_broker(self, server: str) -> Broker:
         if self.redis is None:

@@ -13,10 +13,12 @@ from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
+from http import HTTPStatus
 from typing import Any, Literal
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
 from websockets.exceptions import ConnectionClosed
+from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Origin
 
@@ -50,7 +52,7 @@ from wsdemo.protocol import (
 )
 from wsdemo.trace import Kind, Trace
 
-__all__ = ["GameServer", "Limits", "ServerState"]
+__all__ = ["Canary", "GameServer", "Limits", "ServerState"]
 
 _log = logging.getLogger("wsdemo.server")
 
@@ -64,6 +66,18 @@ class Limits:
     seconds_to_join: float = 10.0
     bad_messages: int = 5
     bytes_waiting: int = 4 * 2**20  # written for a player that does not read
+
+
+@dataclass(frozen=True)
+class Canary:
+    """How a server finds out that it is deaf: what it says to itself does not come back.
+
+    It tries `every` so many seconds, and is deaf if it has not heard itself for more than `bound`
+    seconds and twice in a row: once may be a loop that was kept busy.
+    """
+
+    every: float = 0.5
+    bound: float = 2.0
 
 
 @dataclass
@@ -89,6 +103,9 @@ class GameServer(Lifetime):
 
     `may_join` is asked with a player's name and the request it came with: a server alone knows only
     its own players, and whoever runs several may know of one with that name elsewhere.
+
+    `GET /ready` is answered with 200, or 503 while the server is deaf: while what is said on other
+    servers does not reach it, or would not. `on_hearing_change` is called each time that changes.
     """
 
     def __init__(
@@ -101,7 +118,9 @@ class GameServer(Lifetime):
         origins: Collection[str] = (),
         reserved_names: Collection[str] = (),
         may_join: Callable[[str, str], bool] = lambda player, request: True,
+        on_hearing_change: Callable[[], None] = lambda: None,
         limits: Limits | None = None,
+        canary: Canary | None = None,
         trace: Trace | None = None,
     ) -> None:
         self.name = name
@@ -111,7 +130,12 @@ class GameServer(Lifetime):
         self._origins = origins
         self._reserved_names = reserved_names
         self._may_join = may_join
+        self._on_hearing_change = on_hearing_change
         self._limits = limits or Limits()
+        self._canary = canary or Canary()
+        self._watching: asyncio.Task[None] | None = None
+        self.hears = True
+        """Whether it is told of what is said on other servers, as far as it knows."""
         self._trace = trace
         self._games: dict[str, _Game] = {}
         self._visits: dict[int, _Visit] = {}  # by the id of the connection
@@ -164,12 +188,15 @@ class GameServer(Lifetime):
                 compression=None,  # small frames gain nothing from it, and it costs 50 KiB each
                 max_size=MAX_FRAME,
                 close_timeout=1,
+                process_request=self._report,
                 logger=_log,
             )
         except BaseException:
             listener.close()
             await self._broker.stop()
             raise
+        if self._broker.hub:
+            self._watching = asyncio.create_task(self._watch(), name=f"{self.name} hears itself")
 
     def freeze(self) -> None:
         """Stand still, as a process does between SIGSTOP and SIGCONT, until `thaw`.
@@ -199,6 +226,8 @@ class GameServer(Lifetime):
         server, self._server = self._server, None
         if server is None:
             return
+        if self._watching:
+            self._watching.cancel()
         server.server.close()
         with suppress(OSError):  # somebody was quicker: then a restart will say so
             self._kept_port = bound_socket(self._host, self._port)  # bound only: calls are refused
@@ -216,6 +245,7 @@ class GameServer(Lifetime):
         server.close(close_connections=False)
         await server.wait_closed()
         self._cut_sockets()  # of those who called in this very moment
+        await self._stop_watching()
         await self._broker.stop()
 
     async def stop(self) -> None:
@@ -225,6 +255,7 @@ class GameServer(Lifetime):
             self._kept_port = None
             return
         self.thaw()
+        await self._stop_watching()
         server, self._server = self._server, None
         if server:
             connections = list(server.connections)
@@ -272,6 +303,52 @@ class GameServer(Lifetime):
         if not player:
             return room.players
         return {player: room.players[player]} if player in room.players else {}
+
+    async def send_away(self, seconds: float = 0.5) -> None:
+        """Close all connections, over so many seconds, so that they do not return all at once."""
+        visits = list(self._visits.values())
+
+        async def close(number: int, visit: _Visit) -> None:
+            await asyncio.sleep(seconds * number / len(visits))
+            await visit.connection.close(Close.RESTARTING, f"server {self.name} is deaf")
+
+        await asyncio.gather(*(close(*visit) for visit in enumerate(visits)))
+
+    async def hears_now(self) -> bool:
+        """Whether it hears itself in this moment."""
+        return await self._broker.hears_itself(self._canary.bound)
+
+    async def _watch(self) -> None:
+        """Find out whether this server is deaf, for as long as it lives."""
+        clock = asyncio.get_running_loop().time
+        heard_at, failures = clock(), 0
+        while True:
+            await asyncio.sleep(self._canary.every)
+            await self._gate.passed()
+            heard = await self._broker.hears_itself(self._canary.bound)
+            if heard or self._gate.is_shut:
+                heard_at, failures = clock(), 0
+            else:
+                failures += 1
+            is_deaf = failures > 1 and clock() - heard_at > self._canary.bound
+            if is_deaf == self.hears and (heard or is_deaf):
+                self.hears = heard
+                kind: Kind = "heal" if heard else "fault"
+                self._record(kind, self._broker.hub, reason="hears again" if heard else "deaf")
+                self._on_hearing_change()
+
+    async def _stop_watching(self) -> None:
+        watching, self._watching = self._watching, None
+        while watching and not watching.done():
+            watching.cancel()
+            await asyncio.wait({watching}, timeout=0.05)
+
+    def _report(self, connection: ServerConnection, request: Request) -> Response | None:
+        if request.path != "/ready":
+            return None
+        if self.hears:
+            return connection.respond(HTTPStatus.OK, "ready\n")
+        return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "deaf\n")
 
     async def sync(self) -> None:
         """Return once what was received before this call is published, and relayed here, or lost.

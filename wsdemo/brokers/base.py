@@ -124,6 +124,10 @@ class Broker(ABC):
     async def forget(self, game: str, player: str) -> None:  # noqa: B027 - nothing is kept
         """The player has left for good."""
 
+    async def hears_itself(self, seconds: float) -> bool:
+        """Whether what it says comes back to it within so many seconds."""
+        return True
+
     @abstractmethod
     async def sync(self) -> None:
         """Return once each event published before this call has been relayed here, or is lost."""

@@ -121,6 +121,17 @@ class RedisBroker(Broker):
             while self._listener and not await self._hears_itself():
                 pass  # the link broke meanwhile
 
+    async def hears_itself(self, seconds: float) -> bool:
+        """Whether a marker comes back: neither a frozen Redis nor a dead listener can pretend to.
+
+        The client library's own health check notices neither.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                return await self._hears_itself()
+        except (TimeoutError, BrokerDown):
+            return False
+
     async def _hears_itself(self) -> bool:
         """Whether a marker comes back; not so if the link breaks before it does."""
         if not self._link:
