@@ -24,7 +24,7 @@ ACTORS = (
     | {"redis_line", "fake_redis"}
     | BROKERS
 )
-WIRING = {"parts", "barrier", "cluster", "scenarios", "compare"}
+WIRING = {"parts", "barrier", "cluster", "scenarios", "compare", "experiments"}
 VIEWS = {"ledger", "story", "timeline", "page", "stage"}
 EDGES = {"teach", "cli", "doctor", "__main__"}
 
@@ -61,6 +61,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "cluster": LEAVES | ACTORS | {"parts", "barrier", "notebook", "ledger"},
     "scenarios": LEAVES | ACTORS | {"cluster", "ledger"},
     "compare": LEAVES | ACTORS | {"cluster", "scenarios", "ledger"},
+    "experiments": ACTORS,
     # views know the trace, and each what the ones before it have made of it
     "ledger": {"trace"},
     "story": {"trace", "ledger"},

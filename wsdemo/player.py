@@ -174,12 +174,18 @@ class Player:
         async with self._moving:
             await self._disconnect()
 
-    async def reconnect(self, server: str | None = None) -> None:
-        """Drop the connection, if there is one, and make another (to this server, if named)."""
+    async def reconnect(self, server: str | None = None, *, resume: bool = True) -> None:
+        """Drop the connection, if there is one, and make another (to this server, if named).
+
+        Without `resume` it does not say up to where it has heard, as a client does that was closed
+        and opened anew and has kept nothing.
+        """
         async with self._moving:
             self._require_running()
             self._wish_for(server)
             await self._disconnect()
+            if not resume:
+                self.position = None
             await self._connect(server)
 
     async def leave(self) -> None:

@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
+from wsdemo import faults
 from wsdemo.cluster import Cluster
-from wsdemo.faults import link_cut
 
-__all__ = ["SCENARIOS", "Scenario", "p1_is_away", "p1_moves_to_b", "scenario_named"]
+__all__ = [
+    "SCENARIOS",
+    "Scenario",
+    "outage",
+    "p1_is_away",
+    "p1_moves_to_b",
+    "retry",
+    "scenario_named",
+    "three_outages",
+]
 
 Scenario = Callable[[Cluster], Awaitable[None]]
 
@@ -47,7 +57,7 @@ async def p1_is_away(cluster: Cluster) -> None:
         [p1] = await cluster.join("P1", server="B")
         p2, p3 = await cluster.join("P2", "P3", server="A")
         await p2.send("jump")
-    async with link_cut(p1):
+    async with faults.link_cut(p1):
         async with cluster.step(
             "P1's connection breaks; P2 says “hide”, P3 says “fire”",
             notes="Neither P2 nor P3 notices anything. Who has “hide” and “fire” now?",
@@ -63,7 +73,90 @@ async def p1_is_away(cluster: Cluster) -> None:
         await p2.send("seek")
 
 
-SCENARIOS: dict[str, Scenario] = {"p1_moves_to_b": p1_moves_to_b, "p1_is_away": p1_is_away}
+async def three_outages(cluster: Cluster) -> None:
+    """P2 plays on A; on B, P1 is away, then B's link to Redis, and then Redis itself."""
+    async with cluster.step("P1 and P3 play on B, P2 on A"):
+        p1, _ = await cluster.join("P1", "P3", server="B")
+        [p2] = await cluster.join("P2", server="A")
+        await p2.send("jump")
+    async with (
+        faults.link_cut(p1),
+        cluster.step(
+            "P1 is away while P2 says “hide”",
+            notes="Both servers are subscribed, so PUBLISH returns 2; and still P1 misses it.",
+        ),
+    ):
+        await p2.send("hide")
+    async with cluster.step("P1 is back, on B"):
+        await p1.reconnect(server="B")
+    async with (
+        faults.redis_link_cut(cluster, "B"),
+        cluster.step(
+            "Server B has no link to Redis while P2 says “fire”",
+            notes="PUBLISH returns 1. Nothing else tells, neither A nor P2 nor B's players.",
+        ),
+    ):
+        await p2.send("fire")
+    async with cluster.step("B has its link again"):
+        pass
+    async with (
+        faults.redis_stopped(cluster, keep=True),
+        cluster.step(
+            "Redis is away while P2 says “duck”",
+            notes="Server A cannot publish, and tells P2. Not even P2 itself hears it.",
+        ),
+    ):
+        await p2.send("duck")
+    async with cluster.step("Redis is back"):
+        pass
+    async with cluster.step("P2 says “seek”", notes="All is well again, and nothing is made good."):
+        await p2.send("seek")
+
+
+def outage(seconds: float, rate: float) -> Scenario:
+    """Server B's link to Redis is cut for so long, while P2, on A, says `rate` events a second.
+
+    Takes as long as it says.
+    """
+
+    async def play(cluster: Cluster) -> None:
+        async with cluster.step("P1 plays on B, P2 on A"):
+            await cluster.join("P1", server="B")
+            [p2] = await cluster.join("P2", server="A")
+        caption = f"B's link to Redis is cut for {seconds:g} s"
+        async with cluster.step(caption), faults.redis_link_cut(cluster, "B"):
+            for number in range(round(seconds * rate)):
+                await p2.send(str(number))
+                await asyncio.sleep(1 / rate)
+
+    return play
+
+
+async def retry(cluster: Cluster) -> None:
+    """P2's event gets to Redis, whose reply is lost; so P2 says it again, with the same id."""
+    async with cluster.step("P1, P2 and P3 play on A"):
+        _, p2, _ = await cluster.join("P1", "P2", "P3", server="A")
+    async with (
+        faults.reply_lost(cluster, "A"),
+        cluster.step(
+            "P2 says “jump”, and Redis's reply is lost",
+            notes="Redis has carried it out. Server A cannot know, and tells P2 that it failed.",
+        ),
+    ):
+        jump = await p2.send("jump")
+    async with cluster.step(
+        "P2 says it again, with the same id",
+        notes="Pub/Sub takes it for another event. A broker that keeps ids knows it.",
+    ):
+        await p2.send("jump", again=jump)
+
+
+SCENARIOS: dict[str, Scenario] = {
+    "p1_moves_to_b": p1_moves_to_b,
+    "p1_is_away": p1_is_away,
+    "three_outages": three_outages,
+    "retry": retry,
+}
 
 
 def scenario_named(name: str) -> Scenario:
