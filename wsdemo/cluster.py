@@ -20,6 +20,7 @@ from typing import Any
 from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.barrier import Barrier
 from wsdemo.brokers.redis_broker import HISTORY
+from wsdemo.changes import Changes
 from wsdemo.ledger import TITLES
 from wsdemo.notebook import Cell, current_cell
 from wsdemo.parts import PART_NAMES, Parts, check_known
@@ -224,6 +225,20 @@ class Cluster:
                 f"after {waited:g} s still under way: {'; '.join(sorted(under_way))}"
             ) from None
         trace.append("settle", "scenario", before=before)
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait until something is true of the run, such as `lambda: p1.server == "A"`.
+
+        Looks each time that something has happened. Returns, too, when the run ends.
+        """
+        trace, changes = self.trace, Changes()
+        unwatch = trace.watch(lambda record: changes.announce())
+        unwatch_run = self.on_run_change(changes.announce)
+        try:
+            await changes.until(lambda: condition() or trace.ended)
+        finally:
+            unwatch()
+            unwatch_run()
 
     # What can be broken and healed
 

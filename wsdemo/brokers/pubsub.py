@@ -21,7 +21,8 @@ class PubSubBroker(RedisBroker):
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """PUBLISH. The result counts the connections that Redis handed the event to."""
-        return Receipt(receivers=await self._say(self._game_prefix + game, payload))
+        channel = self._game_prefix + game
+        return Receipt(receivers=await self._ask(lambda: self._redis.publish(channel, payload)))
 
     def _hear(self, game: str, message: bytes) -> None:
         self._relay(game, message, None, "")
