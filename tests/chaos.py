@@ -18,7 +18,7 @@ from wsdemo import Cluster, ledger, open_cluster
 from wsdemo.brokers import redis_broker
 from wsdemo.ledger import KEEPERS, Ledger
 
-__all__ = ["Act", "play", "scenario", "violations"]
+__all__ = ["OFTEN", "Act", "play", "scenario", "violations"]
 
 SERVERS = ("A", "B")
 PLAYERS = ("p1", "p2", "p3")
@@ -178,6 +178,9 @@ ACTS = sorted(
     if name.startswith("_") and not name.startswith("__") and name != "_pick"
 )
 
+
+# More is said than broken; a reply is lost only if something is said soon after.
+OFTEN = [*ACTS, *["send"] * 6, *["turn"] * 2, *["lose_reply"] * 2]
 
 _HEAD = """\
 import asyncio

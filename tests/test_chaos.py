@@ -15,7 +15,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tests import chaos
-from tests.chaos import ACTS, Act, play, scenario
+from tests.chaos import OFTEN, Act, play, scenario
 from tests.conftest import RUNS
 from wsdemo.brokers import redis_broker
 from wsdemo.cluster import BROKERS
@@ -30,9 +30,7 @@ KINDS = [
 ]
 
 schedules = st.lists(
-    st.builds(
-        Act, st.sampled_from([*["send"] * 4, "turn", *ACTS]), st.integers(0, 9), st.integers(0, 9)
-    ),
+    st.builds(Act, st.sampled_from(OFTEN), st.integers(0, 9), st.integers(0, 9)),
     min_size=10,
     max_size=40,
 )
