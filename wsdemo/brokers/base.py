@@ -71,6 +71,8 @@ class Broker(ABC):
 
     name: ClassVar[str]
     hub: ClassVar[str]
+    hops: ClassVar[int]
+    """From server to server, for an event that nothing goes wrong with."""
     wants_acks: ClassVar[bool] = False
 
     def __init__(self) -> None:

@@ -14,6 +14,7 @@ class LocalBroker(Broker):
 
     name: ClassVar[str] = "none"
     hub: ClassVar[str] = ""
+    hops: ClassVar[int] = 0
 
     async def subscribe(self, game: str) -> None:
         """Nothing to do: there is nobody to hear."""

@@ -18,6 +18,7 @@ class PubSubBroker(RedisBroker):
     """Publishes each event on the channel of its game, and relays what it hears there."""
 
     name: ClassVar[str] = "pubsub"
+    hops: ClassVar[int] = 2
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """PUBLISH. The result counts the connections that Redis handed the event to."""

@@ -156,6 +156,7 @@ class QueueBroker(RedisBroker):
     """
 
     name: ClassVar[str] = "queue"
+    hops: ClassVar[int] = 4  # to Redis, and the wake-up; then the question, and the answer
     wants_acks: ClassVar[bool] = True
 
     def __init__(

@@ -107,6 +107,7 @@ class StreamBroker(RedisBroker):
     """
 
     name: ClassVar[str] = "stream"
+    hops: ClassVar[int] = 2
 
     def __init__(
         self,
