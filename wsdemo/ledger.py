@@ -38,6 +38,12 @@ TITLES = {
     "queue": "With a queue for each player",
 }
 KEEPERS = ("stream", "queue")  # brokers that keep events
+# A player that does not say up to where it has heard begins anew.
+_CAUSES_OF_GAPS: dict[str, Cause] = {
+    "new epoch": "lost with Redis",
+    "trimmed": "trimmed from history",
+    "": "player away",
+}
 ROWS_SHOWN = 40
 BODY_SHOWN = 20  # characters
 _CAPTION = "text-align: left; white-space: nowrap"
@@ -232,11 +238,10 @@ class FateFinder:
                 yield gap or self._miss(name, event, player, server)
 
     def _gap(self, event: _Event, player: str) -> Fate | None:
-        """The player's having been told that it will never hear an event that was kept."""
+        """What shows that the player will never hear an event, although it was kept."""
         for epoch, seq, record in self._gaps.get(player, []):
             if event.place and event.place <= (epoch, seq) and record.n > event.sent.n:
-                is_lost = record.data.get("reason") == "new epoch"
-                cause: Cause = "lost with Redis" if is_lost else "trimmed from history"
+                cause = _CAUSES_OF_GAPS[str(record.data.get("reason", ""))]
                 return Fate(event.sent.event, player, "missed", cause, record.n, record.at)
         return None
 

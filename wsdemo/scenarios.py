@@ -11,7 +11,9 @@ from wsdemo.cluster import Cluster
 __all__ = [
     "SCENARIOS",
     "Scenario",
+    "crash",
     "outage",
+    "p1_forgets",
     "p1_is_away",
     "p1_moves_to_b",
     "retry",
@@ -73,6 +75,26 @@ async def p1_is_away(cluster: Cluster) -> None:
         )
     async with cluster.step("P2 says “seek”", notes="From here on, all is as before."):
         await p2.send("seek")
+
+
+async def p1_forgets(cluster: Cluster) -> None:
+    """P1's program is closed and opened anew: it has kept nothing, not even its offset."""
+    async with cluster.step("P1 plays on B, P2 and P3 on A"):
+        [p1] = await cluster.join("P1", server="B")
+        p2, p3 = await cluster.join("P2", "P3", server="A")
+        await p2.send("jump")
+    async with cluster.step(
+        "P1's program is closed; P2 says “hide”, P3 says “fire”",
+        notes="Where is it written down up to where P1 has heard?",
+    ):
+        await p1.disconnect()
+        await p2.send("hide")
+        await p3.send("fire")
+    async with cluster.step(
+        "P1's program is opened anew",
+        notes="It can say who it is, and no more. Only a queue of its own knows what it lacks.",
+    ):
+        await p1.reconnect(server="B", resume=False)
 
 
 async def three_outages(cluster: Cluster) -> None:
@@ -152,11 +174,30 @@ async def retry(cluster: Cluster) -> None:
         await p2.send("jump", again=jump)
 
 
+async def crash(cluster: Cluster) -> None:
+    """P1 is away; what P2 says is acknowledged; Redis is killed and started again; P1 returns."""
+    async with cluster.step("P1 and P2 play, and P1 leaves for a moment"):
+        p1, p2 = await cluster.join("P1", "P2", server="A")
+        await p1.disconnect()
+    async with cluster.step(
+        "P2 says ten words, each acknowledged; then Redis crashes",
+        notes="Acknowledged means that Redis had it. Where did Redis have it?",
+    ):
+        for number in range(1, 11):
+            await p2.send(f"word {number}", confirm=True)
+        async with faults.redis_killed(cluster):
+            pass
+    async with cluster.step("P1 comes back"):
+        await p1.reconnect(server="B")
+
+
 SCENARIOS: dict[str, Scenario] = {
     "p1_moves_to_b": p1_moves_to_b,
     "p1_is_away": p1_is_away,
+    "p1_forgets": p1_forgets,
     "three_outages": three_outages,
     "retry": retry,
+    "crash": crash,
 }
 
 

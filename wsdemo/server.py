@@ -452,7 +452,7 @@ class GameServer(Lifetime):
     def _replay(self, visit: _Visit, resumption: Resumption) -> None:
         """Welcome a player, and write what it has missed."""
         position, game, player = resumption.position, visit.game, visit.player
-        if position and resumption.recovered is False:
+        if position and not resumption.recovered:  # also if it has not said what it has heard
             self._record_gap(game, player, position, resumption.reason)
         frames = []
         if not visit.welcomed or resumption.recovered is False:

@@ -13,6 +13,7 @@ one has begun. https://redis.io/docs/latest/develop/data-types/streams/
 from __future__ import annotations
 
 import asyncio
+import logging
 import random
 import secrets
 from collections import deque
@@ -33,6 +34,8 @@ from wsdemo.protocol import Position
 from wsdemo.trace import Trace
 
 __all__ = ["StreamBroker"]
+
+_log = logging.getLogger("wsdemo.brokers")
 
 PAGE = 200  # events in one answer of Redis
 
@@ -189,8 +192,12 @@ class StreamBroker(RedisBroker):
         if here.position is None or here.reading:
             here.waiting.append(message)
             return
-        epoch, number, payload = message.split(b" ", 2)
-        position = Position(epoch.decode(), int(number))
+        try:
+            epoch, number, payload = message.split(b" ", 2)
+            position = Position(epoch.decode(), int(number))
+        except ValueError:  # somebody else publishes on our channel
+            _log.warning("server %s drops what is no event of a stream", self._server)
+            return
         if position == _next(here.position):
             here.position = position
             self._relay(game, payload, position.seq, "")
