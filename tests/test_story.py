@@ -210,8 +210,10 @@ def shows_every_message(trace: Trace, story: Story) -> None:
     }
     expected = [(r.event, r.peer, r.at) for r in trace.select("receive", "hear")]
     expected += [(r.event, r.peer, r.at) for r in trace.select("relay") if r.peer]
-    expected += [(r.event, r.at, r.peer) for r in trace.select("deliver") if r.peer in foreign]
-    through_hub = {r.event for r in trace.select("publish")}
+    written = trace.select("deliver", "replay")
+    expected += [(r.event, r.at, r.peer) for r in written if r.peer in foreign]
+    expected += [(r.event, "redis", r.at) for r in trace.select("replay")]
+    through_hub = {r.event for r in trace.select("publish", "store")}
     through_hub |= {r.event for r in trace.select("relay") if r.peer}
     for event in through_hub:
         expected += [(event, trace.select("receive", event=event)[0].at, "redis")]
@@ -220,7 +222,7 @@ def shows_every_message(trace: Trace, story: Story) -> None:
         assert hop.ms is None or 0 <= hop.ms < 60_000, hop
     for hop in of(story, Hop):
         for heard in trace.select("hear", at=hop.target, event=hop.event):
-            left = trace.select("deliver", peer=hop.target, event=hop.event)[0]
+            left = trace.select("deliver", "replay", peer=hop.target, event=hop.event)[0]
             assert hop.ms == pytest.approx((heard.t - left.t) * 1000, abs=0.001), hop
     for sent in trace.select("send"):
         said = [item for item in of(story, Said) if item.event == sent.event]

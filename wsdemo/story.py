@@ -46,8 +46,11 @@ BREATH = 0.5  # hops between a caption and the first thing that happens
 LAST_WORDS = 0.1  # hops for which a part outlives what has just left it
 LONGEST_FRAME = 2000  # characters of a frame that are told
 
-# What a fault's reason says of the part it is about. Other faults are about a link or a player.
-_STATES = {"killed": "down", "stopped": "down", "frozen": "frozen"}
+# What a fault's or a cure's reason says of its part. Others are about a link or a player.
+_STATES = {
+    **{"killed": "down", "stopped": "down", "frozen": "frozen"},
+    **{"restarted": "up", "started": "up", "thawed": "up"},
+}
 # Why messages are lost that a fault may have cost.
 _BY_FAULT = {
     "never reached a server",
@@ -236,6 +239,7 @@ class Teller:
         self._died: defaultdict[str, float] = defaultdict(float)  # part -> when it last did
         self._added: set[str] = set()  # servers
         self._linked: dict[str, str] = {}  # server that is subscribed -> channel
+        self._linked_since: defaultdict[str, float] = defaultdict(float)  # server -> since when
         self._channel = ""
         self._ways: dict[str, _Way] = {}
         self._connecting: dict[str, float] = {}  # player -> since when
@@ -437,7 +441,8 @@ class Teller:
             if record.at in way.waits:
                 s = max(way.waits.pop(record.at), self._back[record.at], self._beat)
             else:
-                s0 = self._depart(record.peer, record.at, way.departs + 1)
+                s0 = max(way.departs + 1, self._linked_since[record.at])
+                s0 = self._depart(record.peer, record.at, s0)
                 s, ms = s0 + 1, _ms(way.received, record)
                 items.append(Hop(s0, s, record.event, record.peer, record.at, ms))
         else:
@@ -464,6 +469,7 @@ class Teller:
     def _link(self, s: float, server: str, up: bool, channel: str = "") -> Item:
         if up:
             self._linked[server] = self._channel = channel
+            self._linked_since[server] = s
         else:
             channel = self._linked.pop(server, channel)
         return Link(s, server, up, channel)
@@ -472,7 +478,7 @@ class Teller:
         """A part breaks or comes back. A server's death ends all that it had with others."""
         now, part = self._now() + LAST_WORDS * (record.kind == "fault"), record.at
         reason = str(record.data.get("reason"))
-        state = _STATES.get(reason) if record.kind == "fault" else "up"
+        state = "up" if record.kind == "start" else _STATES.get(reason)
         if state is None or record.peer:
             return now, []
         if state == "frozen":
