@@ -341,6 +341,7 @@ class Teller:
         elif record.kind == "send":  # once more
             way.said = self._after(record.at, self._now())
             way.received, way.through_hub = None, False
+            way.waits.clear()  # what waited was the first try
         match record.kind:
             case "send" if record.peer in self._frozen:
                 s = way.said
