@@ -922,7 +922,7 @@ class Holder:
 
 
 def test_a_comparison_has_a_ledger_for_each_broker() -> None:
-    """A mapping of runs gives a mapping of ledgers, shown one after the other."""
+    """A mapping of runs gives a mapping of ledgers, shown one after the other and side by side."""
     runs = {name: Holder(the_story(name)) for name in ("none", "pubsub")}
     found = ledger(runs)
     assert isinstance(found, Ledgers)
@@ -932,9 +932,19 @@ def test_a_comparison_has_a_ledger_for_each_broker() -> None:
         "none": (3, 2),
         "pubsub": (5, 0),
     }
-    assert repr(found) == f"{ledger(runs['none'])!r}\n\n{ledger(runs['pubsub'])!r}"
-    html = found._repr_html_()
-    assert html == found["none"]._repr_html_() + found["pubsub"]._repr_html_()
+    each = f"{ledger(runs['none'])!r}\n\n{ledger(runs['pubsub'])!r}"
+    text, html = repr(found), found._repr_html_()
+    assert text.startswith(f"{each}\n\nSide by side\n")
+    assert html.startswith(found["none"]._repr_html_() + found["pubsub"]._repr_html_())
+    for row in found.side_by_side():
+        assert [line.split() for line in text.splitlines()].count(" ".join(row).split()) == 1
+        assert f">{row[0]}</th>" in html
+    rows = dict((name, counts) for name, *counts in found.side_by_side())
+    assert rows["heard"] == ["3", "5"]
+    assert rows["missed"] == ["2", "0"]
+    assert rows["… no broker between servers"] == ["2", "0"]
+    assert rows["… kept"] == ["–", "–"]
+    assert repr(ledger({"none": runs["none"]})) == repr(ledger(runs["none"]))
     with pytest.raises(KeyError):
         found["stream"]
 

@@ -393,7 +393,12 @@ class Ledger:
 
     def _repr_html_(self) -> str:
         rest = "".join(f"<p>{html.escape(line)}</p>" for line in self._rest())
-        return _table(f"{self.title}: {self.summary}", self._rows()) + rest
+        head, *rows = self._rows()
+        marked = [
+            [event, html.escape(sender), *map(_emphasised, outcomes)]
+            for event, sender, *outcomes in rows
+        ]
+        return _table(f"{self.title}: {self.summary}", [head, *marked]) + rest
 
     def _rows(self) -> list[list[str]]:
         head = ["event", "said by", *self.players]
@@ -488,14 +493,14 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 
 
 def _table(caption: str, rows: list[list[str]]) -> str:
-    head, *rows = [[html.escape(cell) for cell in row] for row in rows]
-    cells = "".join(f'<th scope="col">{cell}</th>' for cell in head)
+    """A table with a head. Its other cells are markup, but for the names of the rows."""
+    head, *rows = rows
+    cells = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
     body = "".join(
-        "<tr>"
-        + f'<th scope="row">{row[0]}</th>'
-        + "".join(f"<td>{_emphasised(cell)}</td>" for cell in row[1:])
+        f'<tr><th scope="row">{html.escape(name)}</th>'
+        + "".join(f"<td>{cell}</td>" for cell in row)
         + "</tr>"
-        for row in rows
+        for name, *row in rows
     )
     return (
         f'<table><caption style="{_CAPTION}">{html.escape(caption)}</caption>'
@@ -510,7 +515,8 @@ def _words(fate: Fate | None) -> str:
 
 
 def _emphasised(cell: str) -> str:
-    return f"<b>✕ {cell}</b>" if cell.startswith("missed") else cell
+    escaped = html.escape(cell)
+    return f"<b>✕ {escaped}</b>" if cell.startswith("missed") else escaped
 
 
 def _shortened(body: str) -> str:
