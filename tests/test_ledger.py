@@ -939,7 +939,7 @@ def test_a_comparison_has_a_ledger_for_each_broker() -> None:
     for row in found.side_by_side():
         assert [line.split() for line in text.splitlines()].count(" ".join(row).split()) == 1
         assert f">{row[0]}</th>" in html
-    rows = dict((name, counts) for name, *counts in found.side_by_side())
+    rows = {name: counts for name, *counts in found.side_by_side()}
     assert rows["heard"] == ["3", "5"]
     assert rows["missed"] == ["2", "0"]
     assert rows["… no broker between servers"] == ["2", "0"]
