@@ -48,8 +48,12 @@ LONGEST_FRAME = 2000  # characters of a frame that are told
 
 # What a fault's or a cure's reason says of its part. Others are about a link or a player.
 _STATES = {
-    **{"killed": "down", "stopped": "down", "frozen": "frozen"},
-    **{"restarted": "up", "started": "up", "thawed": "up"},
+    "killed": "down",
+    "stopped": "down",
+    "frozen": "frozen",
+    "restarted": "up",
+    "started": "up",
+    "thawed": "up",
 }
 # Why messages are lost that a fault may have cost.
 _BY_FAULT = {
