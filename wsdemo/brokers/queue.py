@@ -312,7 +312,8 @@ class QueueBroker(RedisBroker):
     async def _queues(self, game: str, readers: dict[str, _Reader]) -> tuple[str, int, list[_Read]]:
         """The epoch, the last number, and what each of these players' queues has."""
         arguments = [secrets.token_hex(8), str(PAGE), *_arguments(readers)]
-        epoch, seq, found = await self._read(self._keys(game), arguments)
+        async with self._reads:
+            epoch, seq, found = await self._read(self._keys(game), arguments)
         reads = [
             _Read(int(after), bool(is_new), [numbered_entry(*event) for event in events])
             for after, is_new, events in found

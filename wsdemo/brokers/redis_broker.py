@@ -22,6 +22,7 @@ __all__ = ["FIRST_PAUSE", "HISTORY", "LONGEST_PAUSE", "RedisBroker", "RedisGone"
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
 LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
+READS = 16  # at a time; each takes a connection, of which a client has so many
 HISTORY = 1000  # events that a broker keeps, if it keeps any
 BYTES_WAITING = 4 * 2**20  # of events, at most, for a server that stands still
 
@@ -62,6 +63,7 @@ class RedisBroker(Broker):
         self._syncs: dict[bytes, asyncio.Future[bool]] = {}
         self._sync_ids = itertools.count(1)
         self._turn = asyncio.Lock()
+        self._reads = asyncio.Semaphore(READS)
         self._waiting = 0  # bytes of events that came while the gate was shut
         self._listener: asyncio.Task[None] | None = None
 
