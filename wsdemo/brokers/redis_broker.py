@@ -83,15 +83,20 @@ class RedisBroker(Broker):
         if self._link:
             with suppress(BrokerDown):
                 await self._in_time(self._link.unsubscribe())
-        while self._listener and not self._listener.done():
-            self._listener.cancel()  # now and then the client library swallows it
-            await asyncio.wait({self._listener}, timeout=0.05)
+        if self._listener:
+            await _end(self._listener)
         self._listener = None
+        for reading in self._being_read():  # nothing wakes another one any more
+            await _end(reading)
         for confirmation in self._confirmed.values():
             if not confirmation.done():
                 confirmation.set_exception(RedisGone("this server has stopped"))
                 confirmation.exception()  # nobody may be waiting for it
         await self._redis.aclose()
+
+    def _being_read(self) -> list[asyncio.Task[None]]:
+        """What reads for this server in the background."""
+        return []
 
     async def subscribe(self, game: str) -> None:
         """SUBSCRIBE, and wait for the confirmation: before it, Redis sends nothing."""
@@ -265,6 +270,12 @@ class RedisBroker(Broker):
             if channel:
                 data["channel"] = channel
             self._trace.append(kind, self._server, self.hub, **data)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    while not task.done():
+        task.cancel()  # now and then the client library swallows it
+        await asyncio.wait({task}, timeout=0.05)
 
 
 def numbered_entry(number: bytes, fields: list[bytes]) -> tuple[int, bytes]:

@@ -125,12 +125,9 @@ class StreamBroker(RedisBroker):
         self._games: dict[str, _Game] = {}
 
     async def stop(self) -> None:
-        """End reading and listening."""
-        for game in self._games.values():
-            if game.reading:
-                game.reading.cancel()
-        self._games.clear()
+        """End listening and reading."""
         await super().stop()
+        self._games.clear()
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Add the event to the stream, unless one of this name is there, and wake the servers."""
@@ -180,8 +177,11 @@ class StreamBroker(RedisBroker):
     async def sync(self) -> None:
         """As for every broker; and once nothing more is being read from a stream."""
         await super().sync()
-        while reading := [game.reading for game in self._games.values() if game.reading]:
+        while reading := self._being_read():
             await self._answer(asyncio.wait(reading))
+
+    def _being_read(self) -> list[asyncio.Task[None]]:
+        return [game.reading for game in self._games.values() if game.reading]
 
     def _hear(self, game: str, message: bytes) -> None:
         """Relay an event that is the next one; see what is missing before any other."""
