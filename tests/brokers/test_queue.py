@@ -133,14 +133,14 @@ class TestAQueue:
             assert found == Resumption(since, recovered=True)
             assert heard_b.of == {"P1": upto(250, 2)}
 
-    async def test_knows_what_was_acknowledged(self, redis: RedisBackend) -> None:
+    async def test_knows_what_was_acknowledged(self, fake: FakeRedis) -> None:
         """A player that has forgotten its position goes on after its last acknowledgement."""
-        async with started(redis, "A") as (a, _), started(redis, "B") as (b, heard):
+        async with started(fake, "A") as (a, _), started(fake, "B") as (b, heard):
             await a.resume("g", "P1", None)
             end = await publish(a, *upto(5))
             await a.sync()
             a.acknowledge("g", "P1", 3)
-            await has_length(redis, "P1", 2)
+            await has_length(fake, "P1", 2)
             a.detach("g", "P1")
             found = await b.resume("g", "P1", None)
             await b.sync()
@@ -203,9 +203,9 @@ class TestAQueue:
             assert found == Resumption(end, recovered=False, reason="trimmed")
 
     @pytest.mark.parametrize("seq", [4, 2**63, 2**64 - 1])
-    async def test_read_from_beyond_the_end(self, redis: RedisBackend, seq: int) -> None:
+    async def test_read_from_beyond_the_end(self, fake: FakeRedis, seq: int) -> None:
         """Nobody can have heard that: the player is told where the game is."""
-        async with started(redis, "A") as (a, _):
+        async with started(fake, "A") as (a, _):
             await a.resume("g", "P1", None)
             end = await publish(a, 1, 2, 3)
             found = await a.resume("g", "P1", Position(end.epoch, seq))
@@ -240,10 +240,10 @@ class TestARetry:
             assert heard.of == {"P1": [1, 2]}
             assert await lengths(redis) == {"P1": 2}
 
-    async def test_after_a_lost_reply(self, redis: RedisBackend) -> None:
+    async def test_after_a_lost_reply(self, fake: FakeRedis) -> None:
         """What was taken, though nobody could know, is there once."""
         line, payload = Line(), b'{"type":"event","id":"P1-1"}'
-        async with started(redis, "A", line=line) as (a, heard):
+        async with started(fake, "A", line=line) as (a, heard):
             await a.resume("g", "P1", None)
             line.replies_to_lose = 1
             with pytest.raises(BrokerDown, match="reply"):
@@ -321,10 +321,10 @@ class TestAnAcknowledgement:
 
 
 class TestTheBound:
-    async def test_is_kept_and_told(self, redis: RedisBackend) -> None:
+    async def test_is_kept_and_told(self, fake: FakeRedis) -> None:
         """The oldest event gives way; that is recorded, and the player is told of the gap."""
         trace = Trace()
-        async with started(redis, "A", history=5, trace=trace) as (a, heard):
+        async with started(fake, "A", history=5, trace=trace) as (a, heard):
             await a.resume("g", "P1", None)
             await a.resume("g", "P2", None)
             since = await publish(a, 1)
@@ -338,7 +338,7 @@ class TestTheBound:
                 await a.sync()
                 a.acknowledge("g", "P2", name)
                 await a.sync()
-            assert (await lengths(redis))["P1"] == 5
+            assert (await lengths(fake))["P1"] == 5
             trims = [record.data["player"] for record in trace.select("trim")]
             assert trims == ["P1", "P1"]
             heard.of.clear()
@@ -467,9 +467,9 @@ class TestAServerThatWasAway:
             assert heard.of == {"P1": upto(300)}
             assert heard.skips == []
 
-    async def test_it_stood_still(self, redis: RedisBackend) -> None:
+    async def test_it_stood_still(self, fake: FakeRedis) -> None:
         """What has waited is relayed when it goes on, in order, and once."""
-        async with started(redis, "A") as (a, _), started(redis, "B") as (b, heard):
+        async with started(fake, "A") as (a, _), started(fake, "B") as (b, heard):
             await b.resume("g", "P1", None)
             b.gate.shut()
             await publish(a, *upto(250))
@@ -479,9 +479,9 @@ class TestAServerThatWasAway:
             await b.sync()
             assert heard.of == {"P1": upto(250)}
 
-    async def test_players_join_under_traffic(self, redis: RedisBackend) -> None:
+    async def test_players_join_under_traffic(self, fake: FakeRedis) -> None:
         """From where each was told that it begins, it has neither a hole nor an event twice."""
-        async with started(redis, "A") as (a, _), started(redis, "B") as (b, heard):
+        async with started(fake, "A") as (a, _), started(fake, "B") as (b, heard):
             await a.resume("g", "P9", None)
             speaking = asyncio.create_task(publish(a, *upto(60)))
             starts = {}
@@ -515,7 +515,7 @@ class TestAServerThatWasAway:
 
 
 class TestStopping:
-    @pytest.mark.parametrize("turns", range(0, 40, 3))
+    @pytest.mark.parametrize("turns", range(0, 40, 6))
     async def test_leaves_no_task(self, fake: FakeRedis, turns: int) -> None:
         """However far a server is with whatever it does."""
         async with started(fake, "A") as (a, _):
