@@ -118,7 +118,7 @@ class Player:
         self._trace = trace
         self.events_said = events_before
         self._sync_numbers = itertools.count(1)
-        self._answers: dict[str, asyncio.Future[int | Exception]] = {}  # to what it has asked
+        self._answers: dict[str, set[asyncio.Future[int | Exception]]] = {}  # to what it has asked
         self._unconfirmed: set[str] = set()  # events
         self._known_events: set[tuple[str, str]] = set()  # heard, by player and id
         self._acks = False
@@ -337,13 +337,16 @@ class Player:
 
     async def _ask(self, question: str, say: Callable[[], Awaitable[None]]) -> int:
         """Say it, and wait for the server's answer. Raises `NotConnected` and `ConnectionError`."""
-        answer = self._answers[question] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[int | Exception] = asyncio.get_running_loop().create_future()
+        answers = self._answers.setdefault(question, set())  # it may be asked twice at a time
+        answers.add(answer)
         try:
             await say()
-            result: int | Exception = await answer
+            result = await answer
         finally:
-            if self._answers.get(question) is answer:
-                del self._answers[question]
+            answers.discard(answer)
+            if not answers:
+                self._answers.pop(question, None)
         if isinstance(result, Exception):
             raise result
         return result
@@ -497,9 +500,9 @@ class Player:
             self._answer(question, NotConnected(f"{self.name} lost its connection"))
 
     def _answer(self, question: str, answer: int | Exception) -> None:
-        asked = self._answers.get(question)
-        if asked and not asked.done():
-            asked.set_result(answer)
+        for asked in self._answers.get(question, ()):
+            if not asked.done():
+                asked.set_result(answer)
 
     async def _say(self, message: FromClient) -> None:
         await self._transmit(type(message).__name__.lower(), encode(message))

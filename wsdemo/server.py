@@ -432,6 +432,7 @@ class GameServer(Lifetime):
         finally:
             game.arriving.discard(join.player)
         if visit.connection.state is not State.OPEN:
+            self._broker.detach(join.game, join.player)
             return  # it gave up waiting, and may be on another server by now
         # Without a pause from here on: what is relayed next must come after what has been missed.
         game.players[join.player] = visit.connection

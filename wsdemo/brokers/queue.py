@@ -78,22 +78,25 @@ return {epoch, seq, 1, full}
 """
 
 # ... how many events at most; and for each player its name, the epoch and the number after which to
-# read, and the number that it has acknowledged. A player without a queue gets one, as of now.
+# read, the number that it has acknowledged, and whether it is about to join. A player without a
+# queue gets one, as of now, if it joins or Redis has lost its data: else it has left elsewhere.
 _READ = (
     _EPOCH
     + """
 local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
 local read = {}
-for i = 3, #ARGV, 4 do
+for i = 3, #ARGV, 5 do
   local player, after = ARGV[i], tonumber(ARGV[i + 2])
   local acked = math.min(tonumber(ARGV[i + 3]), seq)
   local queue = KEYS[4] .. player
   local before = redis.call('HGET', KEYS[3], player)
   local is_new = 0
   if not before then
-    is_new = 1
     before = seq
-    redis.call('HSET', KEYS[3], player, seq)
+    if ARGV[i + 4] == '1' or ARGV[i + 1] ~= epoch then
+      is_new = 1
+      redis.call('HSET', KEYS[3], player, seq)
+    end
   end
   before = tonumber(before)
   if ARGV[i + 1] ~= epoch then
@@ -179,13 +182,12 @@ class QueueBroker(RedisBroker):
         self._reading: dict[str, asyncio.Task[None]] = {}
 
     async def stop(self) -> None:
-        """End reading and listening. Whoever is a player stays one."""
+        """End listening and reading. Whoever is a player stays one."""
+        await super().stop()
+        self._reading.clear()
         for game in self._readers.values():
             for reader in game.values():
                 reader.stop_waiting()
-        for reading in self._reading.values():
-            reading.cancel()
-        await super().stop()
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Put the event into every player's queue, unless it is there, and wake the servers."""
@@ -204,7 +206,7 @@ class QueueBroker(RedisBroker):
         """Read the player's queue from now on, after what it has acknowledged or says it heard."""
         epoch, seq = (since.epoch, since.seq) if since else ("", 0)
         reader = _Reader(epoch, seq, seq)
-        epoch, end, [read] = await self._answer(self._queues(game, {player: reader}))
+        epoch, end, [read] = await self._answer(self._queues(game, {player: reader}, joins=True))
         start = read.start(end)
         reader.epoch, reader.written = epoch, start
         reader.acked = start
@@ -219,7 +221,8 @@ class QueueBroker(RedisBroker):
 
     async def unsubscribe(self, game: str) -> None:
         """None of the game's players is here any more."""
-        self._readers.pop(game, None)
+        for reader in self._readers.pop(game, {}).values():
+            reader.stop_waiting()
         await super().unsubscribe(game)
 
     def detach(self, game: str, player: str) -> None:
@@ -244,8 +247,11 @@ class QueueBroker(RedisBroker):
     async def sync(self) -> None:
         """As for every broker; and once every queue has been read to its end."""
         await super().sync()
-        while reading := list(self._reading.values()):
+        while reading := self._being_read():
             await self._answer(asyncio.wait(reading))
+
+    def _being_read(self) -> list[asyncio.Task[None]]:
+        return list(self._reading.values())
 
     def _detach(self, game: str, player: str) -> None:
         reader = self._readers[game].pop(player, None)
@@ -310,10 +316,13 @@ class QueueBroker(RedisBroker):
         reader.written = reader.acked
         self._wake(game)
 
-    async def _queues(self, game: str, readers: dict[str, _Reader]) -> tuple[str, int, list[_Read]]:
+    async def _queues(
+        self, game: str, readers: dict[str, _Reader], *, joins: bool = False
+    ) -> tuple[str, int, list[_Read]]:
         """The epoch, the last number, and what each of these players' queues has."""
-        arguments = [secrets.token_hex(8), str(PAGE), *_arguments(readers)]
-        epoch, seq, found = await self._read(self._keys(game), arguments)
+        arguments = [secrets.token_hex(8), str(PAGE), *_arguments(readers, joins)]
+        async with self._reads:
+            epoch, seq, found = await self._read(self._keys(game), arguments)
         reads = [
             _Read(int(after), bool(is_new), [numbered_entry(*event) for event in events])
             for after, is_new, events in found
@@ -326,6 +335,6 @@ class QueueBroker(RedisBroker):
         return [f"{stem}:about", f"{stem}:ids", f"{stem}:players", f"{stem}:of:"]
 
 
-def _arguments(readers: dict[str, _Reader]) -> Iterator[str]:
+def _arguments(readers: dict[str, _Reader], joins: bool) -> Iterator[str]:
     for player, reader in readers.items():
-        yield from (player, reader.epoch, str(reader.written), str(reader.acked))
+        yield from (player, reader.epoch, str(reader.written), str(reader.acked), str(int(joins)))

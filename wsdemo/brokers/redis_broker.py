@@ -22,6 +22,7 @@ __all__ = ["FIRST_PAUSE", "HISTORY", "LONGEST_PAUSE", "RedisBroker", "RedisGone"
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
 LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
+READS = 16  # at a time; each takes a connection, of which a client has so many
 HISTORY = 1000  # events that a broker keeps, if it keeps any
 BYTES_WAITING = 4 * 2**20  # of events, at most, for a server that stands still
 
@@ -62,6 +63,7 @@ class RedisBroker(Broker):
         self._syncs: dict[bytes, asyncio.Future[bool]] = {}
         self._sync_ids = itertools.count(1)
         self._turn = asyncio.Lock()
+        self._reads = asyncio.Semaphore(READS)
         self._waiting = 0  # bytes of events that came while the gate was shut
         self._listener: asyncio.Task[None] | None = None
 
@@ -81,15 +83,20 @@ class RedisBroker(Broker):
         if self._link:
             with suppress(BrokerDown):
                 await self._in_time(self._link.unsubscribe())
-        while self._listener and not self._listener.done():
-            self._listener.cancel()  # now and then the client library swallows it
-            await asyncio.wait({self._listener}, timeout=0.05)
+        if self._listener:
+            await _end(self._listener)
         self._listener = None
+        for reading in self._being_read():  # nothing wakes another one any more
+            await _end(reading)
         for confirmation in self._confirmed.values():
             if not confirmation.done():
                 confirmation.set_exception(RedisGone("this server has stopped"))
                 confirmation.exception()  # nobody may be waiting for it
         await self._redis.aclose()
+
+    def _being_read(self) -> list[asyncio.Task[None]]:
+        """What reads for this server in the background."""
+        return []
 
     async def subscribe(self, game: str) -> None:
         """SUBSCRIBE, and wait for the confirmation: before it, Redis sends nothing."""
@@ -274,6 +281,12 @@ class RedisBroker(Broker):
             if channel:
                 data["channel"] = channel
             self._trace.append(kind, self._server, self.hub, **data)
+
+
+async def _end(task: asyncio.Task[None]) -> None:
+    while not task.done():
+        task.cancel()  # now and then the client library swallows it
+        await asyncio.wait({task}, timeout=0.05)
 
 
 def numbered_entry(number: bytes, fields: list[bytes]) -> tuple[int, bytes]:

@@ -69,7 +69,7 @@ _READ = (
     _EPOCH
     + """
 local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
-local after = epoch == ARGV[2] and tonumber(ARGV[3]) or 0
+local after = epoch == ARGV[2] and math.min(tonumber(ARGV[3]), seq) or 0
 local events = {}
 if tonumber(ARGV[4]) > 0 then
   local first = string.format('%d-0', after + 1)
@@ -129,11 +129,9 @@ class StreamBroker(RedisBroker):
         self._games: dict[str, _Game] = {}
 
     async def stop(self) -> None:
-        """End reading and listening."""
-        for game in self._games.values():
-            if game.reading:
-                game.reading.cancel()
+        """End listening and reading."""
         await super().stop()
+        self._games.clear()
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Add the event to the stream, unless one of this name is there, and wake the servers."""
@@ -165,24 +163,29 @@ class StreamBroker(RedisBroker):
         if since is None:
             return Resumption(here.position)
         page = await self._answer(self._page(game, since, PAGE))
-        while here.position is None or here.position.epoch != page.end.epoch:
+        while not _has_come_to(page.start, here.position):
             await super().subscribe(game)  # the link may not have returned yet
             await self._answer(asyncio.shield(self._catch_up(game)))
             page = await self._answer(self._page(game, since, PAGE))
-        missed = [(seq, event) for seq, event in page.events if seq <= here.position.seq]
+        relayed = here.position.seq if here.position else 0
+        missed = [(seq, event) for seq, event in page.events if seq <= relayed]
         return Resumption(
             page.start,
             recovered=page.start == since,
             reason=reason_of_gap(since, page.start),
             missed=missed,
-            has_more=bool(missed) and missed[-1][0] < here.position.seq,
+            # The next one may have been relayed while Redis's answer was on its way.
+            has_more=(missed[-1][0] if missed else page.start.seq) < relayed,
         )
 
     async def sync(self) -> None:
         """As for every broker; and once nothing more is being read from a stream."""
         await super().sync()
-        while reading := [game.reading for game in self._games.values() if game.reading]:
+        while reading := self._being_read():
             await self._answer(asyncio.wait(reading))
+
+    def _being_read(self) -> list[asyncio.Task[None]]:
+        return [game.reading for game in self._games.values() if game.reading]
 
     def _hear(self, game: str, message: bytes) -> None:
         """Relay an event that is the next one; see what is missing before any other."""
@@ -251,7 +254,8 @@ class StreamBroker(RedisBroker):
     async def _page(self, game: str, since: Position | None, count: int) -> _Page:
         after = since or Position("none", 0)
         arguments = (secrets.token_hex(8), after.epoch, after.seq, count)
-        epoch, seq, events = await self._read(self._keys(game), arguments)
+        async with self._reads:
+            epoch, seq, events = await self._read(self._keys(game), arguments)
         return _Page(
             [numbered_entry(*event) for event in events], Position(epoch.decode(), int(seq))
         )
@@ -260,6 +264,11 @@ class StreamBroker(RedisBroker):
         """The braces keep all of a game's keys on one node of a Redis Cluster."""
         stream = f"{self._key_prefix}{{{game}}}"
         return [f"{stream}:about", f"{stream}:events", f"{stream}:ids"]
+
+
+def _has_come_to(start: Position, position: Position | None) -> bool:
+    """Whether a server that is there has relayed everything up to the start."""
+    return position is not None and position.epoch == start.epoch and position.seq >= start.seq
 
 
 def _next(position: Position) -> Position:
