@@ -5,30 +5,46 @@ from __future__ import annotations
 import asyncio
 import os
 import platform
+import random
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 import traceback
+from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psutil
 import pytest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from tests.conftest import cancelled_after, children, more, shown, within
-from wsdemo import open_cluster
+from tests.conftest import (
+    bodies,
+    cancelled_after,
+    children,
+    eventually,
+    more,
+    recorded,
+    shown,
+    within,
+)
+from wsdemo import faults, ledger, open_cluster
 from wsdemo import redis_backend as module
+from wsdemo.player import Player
 from wsdemo.redis_backend import (
     EmbeddedRedis,
     FakeRedis,
+    Persistence,
     RedisUnavailable,
     RemoteRedis,
     find_server_binary,
     redis_backend,
 )
+from wsdemo.redis_line import Line
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="these are signals of POSIX")
 
@@ -388,6 +404,210 @@ class TestEmbedded:
                 await client.ping()
             await redis.start()
             await client.aclose()
+
+
+class TestPersistence:
+    @pytest.mark.parametrize(
+        ("persistence", "end", "survives"),
+        [
+            ("none", "crash", False),
+            ("everysec", "crash", True),  # the machine lives on, and has what was written
+            ("always", "crash", True),
+            ("none", "keep", True),
+            ("everysec", "keep", True),
+            ("always", "keep", True),
+            ("none", "forget", False),
+            ("everysec", "forget", False),
+            ("always", "forget", False),
+        ],
+    )
+    async def test_what_survives(self, persistence: Persistence, end: str, survives: bool) -> None:
+        """Each kind of end, after an acknowledged write, and that again on what has survived."""
+        async with EmbeddedRedis(persistence) as redis:
+            url = redis.url
+            for number in range(2):
+                async with redis.client() as before:
+                    assert await before.incr("n") == (number if survives else 0) + 1
+                await (redis.crash() if end == "crash" else redis.shut_down(keep=end == "keep"))
+                assert redis.state == "down"
+                await redis.start()
+                assert redis.url == url
+                async with redis.client() as after:
+                    left = b"%d" % (number + 1) if survives else None
+                    assert await after.get("n") == left
+                    config = await after.config_get("append*")
+                    is_on = "no" if persistence == "none" else "yes"
+                    assert config["appendonly"] == is_on
+                    if persistence != "none":
+                        assert config["appendfsync"] == persistence
+
+    async def test_what_is_written_goes_with_the_backend(self) -> None:
+        """The next one begins with nothing, and no file is left."""
+        redis = EmbeddedRedis("always")
+        for _ in range(2):
+            async with redis:
+                assert redis.pid is not None
+                folder = Path(psutil.Process(redis.pid).cwd())
+                async with redis.client() as client:
+                    assert await client.incr("n") == 1
+                assert list(folder.glob("appendonlydir/*"))
+            assert not folder.exists()
+
+    async def test_an_end_that_comes_twice(self) -> None:
+        """Changes nothing of what has been kept."""
+        async with EmbeddedRedis("always") as redis:
+            async with redis.client() as client:
+                await client.set("k", "v")
+            await redis.crash()
+            await redis.crash()
+            await redis.shut_down(keep=True)
+            await redis.start()
+            async with redis.client() as client:
+                assert await client.get("k") == b"v"
+
+    @pytest.mark.parametrize("persistence", ["sometimes", "", "ALWAYS", "yes"])
+    def test_an_unknown_one_lists_what_there_is(self, persistence: str) -> None:
+        """Whatever the Redis, and before anything has started."""
+        words = f"unknown persistence '{persistence}'; there are: none, everysec, always"
+        for redis in ("fake", "embedded", "redis://127.0.0.1:1"):
+            with pytest.raises(ValueError, match=words):
+                redis_backend(redis, cast(Persistence, persistence))
+            with pytest.raises(ValueError, match=words):
+                open_cluster(redis=redis, persistence=cast(Persistence, persistence))
+
+    @pytest.mark.parametrize("redis", ["fake", "redis://127.0.0.1:1"])
+    @pytest.mark.parametrize("persistence", ["everysec", "always"])
+    def test_one_that_is_not_for_this_redis(self, redis: str, persistence: Persistence) -> None:
+        """The error names the one that it is for."""
+        words = rf'persistence=\'{persistence}\' needs a real server.*redis="embedded"'
+        with pytest.raises(ValueError, match=words):
+            redis_backend(redis, persistence)
+        with pytest.raises(ValueError, match=words):
+            open_cluster(broker="stream", redis=redis, persistence=persistence)
+
+    @pytest.mark.parametrize("broker", ["stream", "queue"])
+    async def test_nothing_confirmed_is_lost_in_three_crashes(self, broker: str) -> None:
+        """SIGKILL in the middle of traffic: what was confirmed is heard by all, once."""
+        rounds, said = 3, 40
+        async with open_cluster(["A", "B"], broker, "embedded", persistence="always") as cluster:
+            players = await cluster.join("P1", "P2", "P3", "P4")
+
+            async def talk(player: Player) -> list[int]:
+                return [
+                    await player.send(f"{player.name} {number}", confirm=True)
+                    for number in range(said)
+                ]
+
+            talking = asyncio.gather(*map(talk, players))
+            choose = random.Random(broker)
+            for number in range(rounds):
+                confirmed = (number + 1) * said + choose.randrange(10)
+                await recorded(cluster.trace, "confirm", times=confirmed)
+                assert not talking.done()
+                async with faults.redis_killed(cluster):
+                    pass
+            numbers = [number for each in await within(talking, 20) for number in each]
+            await cluster.settle(timeout=20)
+            assert sorted(numbers) == list(range(1, said * len(players) + 1))
+            book = ledger(cluster)
+            assert (book.missed, book.twice, book.pending, book.balances) == (0, 0, 0, True)
+            assert book.heard == said * len(players) ** 2
+            everything = bodies(players[0].heard)
+            for player in players:
+                assert bodies(player.heard) == everything
+                own = [event.body for event in player.heard if event.player == player.name]
+                assert own == [f"{player.name} {number}" for number in range(said)]
+                assert player.gaps == []
+            assert len(cluster.trace.select("fault", at="redis")) == rounds
+
+
+EVENT = b'{"type":"event","id":"P1-1","player":"P1","body":"x"}'
+
+
+class TestLine:
+    @pytest.fixture(params=["tcp", pytest.param("unix", marks=posix_only)])
+    async def url(self, request: pytest.FixtureRequest) -> AsyncIterator[str]:
+        """A real Redis, at a port and at a socket in a folder."""
+        if request.param == "tcp":
+            async with EmbeddedRedis() as redis:
+                yield redis.url
+            return
+        with tempfile.TemporaryDirectory() as folder:  # pytest's may be too long for a socket
+            path = Path(folder, "s")
+            command = [str(find_server_binary()), "--port", "0", "--save", "", "--dir", folder]
+            process = subprocess.Popen(
+                [*command, "--unixsocket", str(path)], stdout=subprocess.DEVNULL
+            )
+            try:
+                await eventually(path.exists)
+                yield f"unix://{path}"
+            finally:
+                process.kill()
+                process.wait()
+
+    async def test_cut_and_mended(self, url: str) -> None:
+        """Every connection ends, none can be made, and others go on; then this one does too."""
+        line, other = Line(), Line()
+        options = module._OPTIONS
+        async with line.client(url, **options) as redis, other.client(url, **options) as another:
+            async with redis.pubsub() as link:
+                await link.subscribe("a")
+                assert await within(link.get_message(timeout=None))
+                assert await another.publish("a", b"x") == 1
+                assert await within(link.get_message(timeout=None))
+                waiting = asyncio.ensure_future(link.get_message(timeout=None))
+                asking = asyncio.ensure_future(redis.blpop(["nothing"], timeout=0))
+                await eventually(lambda: len(line._connections) == 2)
+                await another.ping()
+                line.cut()
+                for task in (waiting, asking):
+                    with pytest.raises((RedisError, OSError)):
+                        await within(task)
+                for _ in range(3):
+                    with pytest.raises((RedisError, OSError), match="line to Redis is cut"):
+                        await within(redis.ping())
+            async with asyncio.timeout(5):
+                while await another.publish("a", b"x"):  # that it has gone takes a moment to arrive
+                    pass
+            line.mend()
+            assert await within(redis.ping())
+            assert line.is_cut is False
+
+    async def test_cut_while_a_connection_is_made(self, url: str) -> None:
+        """Whenever it is: nothing gets through a line that is cut, and nothing is left open."""
+        turns, how = 0, ""
+        while how != "answered":
+            line = Line()
+            async with line.client(url, **module._OPTIONS) as redis:
+                asking = asyncio.ensure_future(redis.ping())
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                how = "answered" if asking.done() else "cut"
+                line.cut()
+                with suppress(RedisError, OSError):
+                    assert await within(asking)  # the answer may just have arrived
+                with pytest.raises((RedisError, OSError)):
+                    await within(redis.ping())
+                line.mend()
+                assert await within(redis.ping())
+            turns += 1
+
+    async def test_a_reply_is_lost_after_the_command(self, url: str) -> None:
+        """The value has changed, and nobody was told; so many times, and only for events."""
+        line = Line()
+        async with line.client(url, **module._OPTIONS) as redis:
+            script = redis.register_script("return redis.call('RPUSH', 'list', ARGV[1])")
+            line.replies_to_lose = 2
+            assert await redis.set("k", "no event") is True
+            with pytest.raises((RedisError, OSError), match="before Redis's reply arrived"):
+                await redis.set("k", EVENT)
+            assert await redis.get("k") == EVENT
+            with pytest.raises((RedisError, OSError), match="before Redis's reply arrived"):
+                await script([], [EVENT])  # the server has not known it: that answer is not lost
+            assert line.replies_to_lose == 0
+            assert await redis.lrange("list", 0, -1) == [EVENT]
+            assert await script([], [EVENT]) == 2
+            assert await redis.publish("a", EVENT) == 0
 
 
 _PARENT = """

@@ -68,8 +68,11 @@ class FakeRedisServer(Lifetime):
         if accepting is None:
             return
         # One call more wakes it: asyncio loses a call that it takes while it is told to take none.
-        socket.create_connection(("127.0.0.1", self.port)).close()
-        await asyncio.wait({accepting})
+        # Where there is no room for that call, others are waiting, and wake it too.
+        with socket.socket() as call:
+            call.setblocking(False)
+            call.connect_ex(("127.0.0.1", self.port))
+            await asyncio.wait({accepting})
         self._kept_port = bound_socket("127.0.0.1", self.port)
         self.gate.drop()
         for connection in self.connections:
@@ -118,7 +121,7 @@ class _Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._server.connections.discard(self)
         self._server.changes.announce()
-        self._gate.call(self._session.close)
+        self._gate.call(self._session.close, in_any_case=True)  # or it would stay subscribed
 
     def cut(self) -> None:
         """End it at once."""

@@ -9,7 +9,7 @@ stops is cleared away by that. Where a part cannot be broken so, the error says 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Protocol
 
@@ -91,12 +91,13 @@ async def server_killed(cluster: _Cluster, server: str) -> AsyncIterator[None]:
     It dies as a process does, with all that was under way in it, but lives in the notebook's
     kernel: what its machine would lose with it is not lost.
     """
-    await cluster.kill_server(server)
-    try:
+    async with _broken(
+        cluster,
+        lambda: cluster.kill_server(server),
+        lambda: cluster.server_state(server) == "down",
+        lambda: cluster.restart_server(server),
+    ):
         yield
-    finally:
-        if not cluster.trace.ended and cluster.server_state(server) == "down":
-            await cluster.restart_server(server)
 
 
 @asynccontextmanager
@@ -105,12 +106,13 @@ async def server_frozen(cluster: _Cluster, server: str) -> AsyncIterator[None]:
 
     `GameServer.freeze` says in what it differs from one that is stopped by SIGSTOP.
     """
-    await cluster.freeze_server(server)
-    try:
+    async with _broken(
+        cluster,
+        lambda: cluster.freeze_server(server),
+        lambda: cluster.server_state(server) == "frozen",
+        lambda: cluster.thaw_server(server),
+    ):
         yield
-    finally:
-        if not cluster.trace.ended and cluster.server_state(server) == "frozen":
-            await cluster.thaw_server(server)
 
 
 @asynccontextmanager
@@ -119,11 +121,13 @@ async def redis_stopped(cluster: _Cluster, *, keep: bool = False) -> AsyncIterat
 
     To start without data is what a Redis does that has no persistence, as a cache has none.
     """
-    await cluster.stop_redis(keep)
-    try:
+    async with _broken(
+        cluster,
+        lambda: cluster.stop_redis(keep),
+        lambda: cluster.redis_state == "down",
+        cluster.start_redis,
+    ):
         yield
-    finally:
-        await _start_redis(cluster)
 
 
 @asynccontextmanager
@@ -133,22 +137,25 @@ async def redis_killed(cluster: _Cluster) -> AsyncIterator[None]:
     The process dies, the machine does not: what was written and not yet on the disk, as with
     `everysec`, the operating system still has. A power cut would lose it.
     """
-    await cluster.kill_redis()
-    try:
+    async with _broken(
+        cluster,
+        cluster.kill_redis,
+        lambda: cluster.redis_state == "down",
+        cluster.start_redis,
+    ):
         yield
-    finally:
-        await _start_redis(cluster)
 
 
 @asynccontextmanager
 async def redis_frozen(cluster: _Cluster) -> AsyncIterator[None]:
     """Redis stands still, its connections open: what it is asked waits, and nobody is answered."""
-    await cluster.freeze_redis()
-    try:
+    async with _broken(
+        cluster,
+        cluster.freeze_redis,
+        lambda: cluster.redis_state == "frozen",
+        cluster.thaw_redis,
+    ):
         yield
-    finally:
-        if not cluster.trace.ended and cluster.redis_state == "frozen":
-            await cluster.thaw_redis()
 
 
 @asynccontextmanager
@@ -157,12 +164,13 @@ async def redis_link_cut(cluster: _Cluster, server: str) -> AsyncIterator[None]:
 
     Both ends learn of it at once, as of a firewall that resets connections.
     """
-    await cluster.cut_redis_link(server)
-    try:
+    async with _broken(
+        cluster,
+        lambda: cluster.cut_redis_link(server),
+        lambda: cluster.redis_link_is_cut(server),
+        lambda: cluster.mend_redis_link(server),
+    ):
         yield
-    finally:
-        if not cluster.trace.ended and cluster.redis_link_is_cut(server):
-            await cluster.mend_redis_link(server)
 
 
 @asynccontextmanager
@@ -171,14 +179,36 @@ async def reply_lost(cluster: _Cluster, server: str, *, replies: int = 1) -> Asy
 
     So the server cannot know whether the event was taken: the reason for idempotency keys.
     """
+    run = cluster.trace
     cluster.lose_redis_replies(server, replies)
     try:
         yield
     finally:
-        if not cluster.trace.ended:
+        if not run.ended:
             cluster.lose_redis_replies(server, 0)
 
 
-async def _start_redis(cluster: _Cluster) -> None:
-    if not cluster.trace.ended and cluster.redis_state == "down":
-        await cluster.start_redis()
+@asynccontextmanager
+async def _broken(
+    cluster: _Cluster,
+    break_it: Callable[[], Awaitable[None]],
+    is_broken: Callable[[], bool],
+    heal_it: Callable[[], Awaitable[None]],
+) -> AsyncIterator[None]:
+    """Break something; heal it at the end, unless that has been done, or the run has ended."""
+    run = cluster.trace
+    refused = False
+    try:
+        try:
+            await break_it()
+        except Exception:
+            refused = True  # if it is broken, somebody else has done that, and heals it
+            raise
+        yield
+    finally:  # also if a cell is interrupted while it breaks: it is broken all the same
+        if not (refused or run.ended) and is_broken():
+            try:
+                await heal_it()
+            except RuntimeError:
+                if not run.ended:  # and did not end just now
+                    raise

@@ -267,11 +267,16 @@ class Parts(Lifetime):
     def lose_redis_replies(self, server: str, replies: int) -> None:
         """Let so many replies to the server's events be lost, each with its connection."""
         line = self.line(server)
+        if replies and line.replies_to_lose is not None:
+            raise RuntimeError(
+                f"Replies to server {server} are lost already; "
+                f"`cluster.lose_redis_replies({server!r}, 0)` first."
+            )
         if replies:
             self.trace.append("fault", server, "redis", reason="reply lost", replies=replies)
-        else:
+        elif line.replies_to_lose is not None:
             self.trace.append("heal", server, "redis", reason="reply lost")
-        line.replies_to_lose = replies
+        line.replies_to_lose = replies or None
 
     # Redis
 

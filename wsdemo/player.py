@@ -209,6 +209,8 @@ class Player:
         """Disconnect because the run is over, and stay away until `renew`, whoever calls."""
         self._paused = True
         self._changes.announce()
+        self.mend_link()
+        self.go_on_reading()
         await self.disconnect()
 
     def renew(self, trace: Trace | None) -> None:
@@ -354,7 +356,15 @@ class Player:
     # What can be broken
 
     def cut_link(self) -> None:
-        """Cut the connection without a goodbye, and make no other until the link is mended."""
+        """Cut the connection without a goodbye, and make no other until the link is mended.
+
+        Raises `RuntimeError`, saying what to do first, if that cannot be now.
+        """
+        self._require_running()
+        if self._link.is_shut:
+            raise RuntimeError(
+                f"{self.name}'s link is cut already; `{self._variable}.mend_link()` first."
+            )
         self._record("fault", "balancer", reason="link cut")
         self._link.shut()
         if self._socket:
@@ -367,7 +377,12 @@ class Player:
             self._link.open()
 
     def stop_reading(self) -> None:
-        """Leave unread what the server writes."""
+        """Leave unread what the server writes. Raises `RuntimeError` as `cut_link` does."""
+        self._require_running()
+        if self._reading.is_shut:
+            raise RuntimeError(
+                f"{self.name} reads nothing already; `{self._variable}.go_on_reading()` first."
+            )
         self._record("fault", "", reason="stalled")
         self._reading.shut()
 
@@ -517,13 +532,17 @@ class Player:
     def _require_connection(self, verb: str) -> ClientConnection:
         self._require_running()
         if self._socket is None or not self.connected:
-            name = self.name.lower()
-            player = name if name.isidentifier() else f"cluster.player({self.name!r})"
             raise NotConnected(
                 f"{self.name} cannot {verb} while disconnected; "
-                f"call `await {player}.reconnect()` first"
+                f"call `await {self._variable}.reconnect()` first"
             )
         return self._socket
+
+    @property
+    def _variable(self) -> str:
+        """What a learner's code most likely calls it."""
+        name = self.name.lower()
+        return name if name.isidentifier() else f"cluster.player({self.name!r})"
 
     @property
     def _runs(self) -> bool:

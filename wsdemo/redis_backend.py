@@ -366,13 +366,15 @@ class EmbeddedRedis(OwnRedis):
                 if self._process is None or self._process.poll() is not None:
                     raise ConnectionError("it has ended")
                 try:
-                    answering = (await redis.info("server"))["process_id"]
+                    info = await redis.info()
                 except (RedisError, OSError):
                     await asyncio.sleep(0.005)  # a port that opens tells nobody
                     continue
-                if answering != self._process.pid:
+                if info["process_id"] != self._process.pid:
                     raise ConnectionError("another Redis has taken the port")
-                return
+                if not info["loading"]:
+                    return
+                await asyncio.sleep(0.005)  # until then it answers next to nothing but this
         finally:
             await redis.aclose()
 

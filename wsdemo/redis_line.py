@@ -20,8 +20,11 @@ class Line:
 
     def __init__(self) -> None:
         self.is_cut = False
-        self.replies_to_lose = 0
-        """How many more commands that carry an event are carried out, and their replies lost."""
+        self.replies_to_lose: int | None = None
+        """How many more commands that carry an event are carried out, and their replies lost.
+
+        None, and not 0, until somebody wants some to be.
+        """
         self._connections: WeakSet[_OnLine] = WeakSet()
 
     def client(self, url: str, **options: Any) -> Redis:
