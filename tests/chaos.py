@@ -152,7 +152,9 @@ class _Model:
 
     def _lose_reply(self, act: Act) -> Iterator[str]:
         if self.has_redis:
-            yield f'cluster.lose_redis_replies("{SERVERS[act.one % 2]}", {1 + act.other % 2})'
+            server = SERVERS[act.one % 2]
+            yield f'cluster.lose_redis_replies("{server}", 0)'
+            yield f'cluster.lose_redis_replies("{server}", {1 + act.other % 2})'
 
     def _settle(self, act: Act) -> Iterator[str]:
         """Only while somebody can answer."""
