@@ -277,6 +277,17 @@ class TestEach:
                 assert records(cluster.trace) == []
                 await settled(cluster)
 
+    async def test_heals_nothing_of_another_run(self) -> None:
+        """What is broken in the new one is so for whoever has broken it there."""
+        async with open_cluster() as cluster:
+            for fault in (*OF_SERVERS.values(), *OF_REDIS.values()):
+                async with AsyncExitStack() as stack:
+                    async with fault.block(cluster):
+                        await cluster.change_broker("pubsub")
+                        await stack.enter_async_context(fault.block(cluster))
+                    assert fault.holds(cluster)
+                assert records(cluster.trace) == fault.records()
+
     @pytest.mark.parametrize("fault", FAULTS.values(), ids=FAULTS)
     async def test_is_healed_when_a_cell_is_interrupted(self, fault: Fault) -> None:
         """Wherever that is, also while the part is about to break or to heal."""
@@ -433,7 +444,7 @@ class TestAPlayer:
         """An event to be confirmed is said again once it is back, and is kept once."""
         async with open_cluster(broker="stream") as cluster:
             p1, p2 = await cluster.join("P1", "P2")
-            for turns in range(1, 20, 3):
+            for turns in range(1, 20, 6):
                 saying = asyncio.create_task(p1.send(f"{turns}", confirm=True))
                 for _ in range(turns):
                     await asyncio.sleep(0)
@@ -442,7 +453,7 @@ class TestAPlayer:
                     await cluster.settle()
                 await within(saying)
                 await settled(cluster)
-            assert bodies(p1.heard) == bodies(p2.heard) == [f"{n}" for n in range(1, 20, 3)]
+            assert bodies(p1.heard) == bodies(p2.heard) == [f"{n}" for n in range(1, 20, 6)]
             assert ledger(cluster).twice == 0
 
     @pytest.mark.parametrize("broker", ["none", "pubsub", "stream", "queue"])
@@ -688,6 +699,31 @@ class TestRedis:
                 assert ledger(cluster).pending == 2
             await settled(cluster)
             assert bodies(p1.heard) == bodies(p2.heard) == ["first", "meanwhile"]
+
+
+@pytest.mark.parametrize("redis", ["fake", "embedded"])
+@pytest.mark.parametrize("broker", ["pubsub", "stream"])
+async def test_twenty_restarts_leave_nothing_behind(broker: str, redis: str) -> None:
+    """The cluster still relays, with no more tasks, sockets and objects than after three."""
+    async with open_cluster(broker=broker, redis=redis) as cluster:
+        p1, p2 = await cluster.join("P1", "P2")
+        first: Counter[str] | None = None
+        for number in range(20):
+            async with faults.redis_stopped(cluster):
+                pass
+            await settled(cluster)
+            await _say(p1, f"{number}", broker)
+            await settled(cluster)
+            assert bodies(p1.heard)[-1] == bodies(p2.heard)[-1] == f"{number}"
+            if number == 2:
+                first = _what_there_is()
+        assert first is not None
+        grown = _what_there_is() - first
+        # What the trace and the players keep grows. A connection more or less in a pool may be.
+        for kind in ("Record", "Gap", "Event", "Position"):
+            del grown[kind]
+        assert max(grown.values(), default=0) < 10, grown
+        assert len(p1.heard) == len(p2.heard) == 20
 
 
 async def _say(player: Player, body: str, broker: str) -> None:

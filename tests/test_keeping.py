@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import Client, bodies, dial, eventually, recorded, within
 from wsdemo import Cluster, faults, ledger, open_cluster
+from wsdemo.brokers import QueueBroker
 from wsdemo.player import NotConnected
 
 KEEPERS = ["stream", "queue"]
@@ -108,6 +109,23 @@ class TestAPlayerThatWasAway:
                 ("P2-3", "trimmed from history"),
             ]
             assert book.balances
+
+    async def test_and_read_nothing_hears_once_what_is_written_again(self) -> None:
+        """Its acknowledgements are long in coming; what it has heard before is no event to it."""
+        async with open_cluster(broker="queue") as cluster:
+            p1, p2 = await cluster.join("P1", "P2", server="A")
+            broker = cluster.servers["A"]._broker
+            assert isinstance(broker, QueueBroker)
+            broker._readers["g"]["P1"].timeout = 0.01
+            async with faults.reader_stalled(p1):
+                for number in NUMBERS:
+                    await p2.send(number)
+                await recorded(cluster.trace, "deliver", peer="P1", event="P2-5", times=3)
+            await cluster.settle()
+            await recorded(cluster.trace, "duplicate", at="P1", event="P2-5", times=2)
+            assert bodies(p1.heard) == bodies(p2.heard) == NUMBERS
+            assert await queue_of(cluster, "P1") == 0
+            assert (ledger(cluster).twice, ledger(cluster).balances) == (0, True)
 
     async def test_that_leaves_takes_its_queue_with_it(self) -> None:
         """One that is only away does not, and whoever joins under its name again begins anew."""

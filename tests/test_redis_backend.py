@@ -453,6 +453,17 @@ class TestPersistence:
                 assert list(folder.glob("appendonlydir/*"))
             assert not folder.exists()
 
+    async def test_a_start_waits_until_all_is_read(self) -> None:
+        """A Redis that is still reading its file listens already, and answers nobody."""
+        fill = "for n = 1, 100000 do redis.call('SET', n, ARGV[1]) end"
+        async with EmbeddedRedis("everysec") as redis:
+            async with redis.client() as client:
+                await client.register_script(fill)(args=["x" * 50])
+            await redis.crash()
+            await redis.start()
+            async with redis.client() as client:
+                assert await client.dbsize() == 100_000
+
     async def test_an_end_that_comes_twice(self) -> None:
         """Changes nothing of what has been kept."""
         async with EmbeddedRedis("always") as redis:

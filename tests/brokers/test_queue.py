@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import dial, eventually, tasks, within
+from tests.conftest import dial, eventually, recorded, tasks, within
 from wsdemo.brokers import BrokerDown, QueueBroker, Resumption
 from wsdemo.brokers import queue as queue_module
 from wsdemo.protocol import Position
@@ -448,6 +448,26 @@ class TestRedisThatLosesItsData:
 
 
 class TestAServerThatWasAway:
+    async def test_its_link_was_cut(self, redis: RedisBackend) -> None:
+        """It reads on where it was, in order, each event once."""
+        line, trace = Line(), Trace()
+        async with (
+            started(redis, "A") as (a, _),
+            started(redis, "B", line=line, trace=trace) as (b, heard),
+        ):
+            await b.resume("g", "P1", None)
+            speaking = asyncio.create_task(publish(a, *upto(300)))
+            for times in range(1, 4):
+                await eventually(lambda: len(heard.of["P1"]) >= 50 * times)  # noqa: B023
+                await eventually(lambda: b._link)
+                line.cut()
+                await recorded(trace, "disconnect", times=times)
+                line.mend()
+            await within(speaking)
+            await b.sync()
+            assert heard.of == {"P1": upto(300)}
+            assert heard.skips == []
+
     async def test_it_stood_still(self, fake: FakeRedis) -> None:
         """What has waited is relayed when it goes on, in order, and once."""
         async with started(fake, "A") as (a, _), started(fake, "B") as (b, heard):
@@ -478,9 +498,7 @@ class TestAServerThatWasAway:
     async def test_its_player_gave_up_while_it_joined(self, fake: FakeRedis) -> None:
         """Then nobody reads its queue there: it may be on another server by now."""
         broker = QueueBroker(fake.client(), server="A")
-        server = GameServer("A", broker)
-        await server.start()
-        async with dial(server.url) as stays:
+        async with GameServer("A", broker) as server, dial(server.url) as stays:
             await stays.join("P1")
             async with dial(server.url) as goes:
                 fake.freeze()
@@ -492,7 +510,6 @@ class TestAServerThatWasAway:
             await server.until(lambda: len(server.calls) == 1)
             await server.until(lambda: "P2" not in server._games["g"].arriving)
             assert list(broker._readers["g"]) == ["P1"]
-        await server.stop()
 
 
 class TestStopping:

@@ -400,6 +400,24 @@ class TestAServerThatWasAway:
         assert heard.numbers == upto(251)
         assert heard.skips == []
 
+    async def test_while_others_go_on(self, redis: RedisBackend) -> None:
+        """Also if its link breaks again and again under traffic."""
+        line, trace = Line(), Trace()
+        async with (
+            started(redis, "A") as (a, _),
+            started(redis, "B", line=line, trace=trace) as (b, heard),
+        ):
+            speaking = asyncio.create_task(publish(a, *upto(200)))
+            for times in range(1, 6):
+                await heard.has(20 * times)
+                await eventually(lambda: b._link)
+                line.cut()
+                await recorded(trace, "disconnect", times=times)
+                line.mend()
+            await within(speaking)
+            await b.sync()
+        assert heard.numbers == upto(200)
+
     async def test_it_stood_still(self, fake: FakeRedis) -> None:
         """What has waited is relayed, in order, and once, when it goes on under traffic."""
         async with started(fake, "A") as (a, _), started(fake, "B") as (b, heard):
