@@ -454,3 +454,40 @@ class TestAnyClient:
                 assert (await client.hear())["body"] == "2"
             await cluster.settle()
             assert bodies(p1.heard) == bodies(p2.heard) == ["1", "2"]
+
+
+@pytest.mark.parametrize(("broker", "acks"), [("stream", []), ("queue", [1, 2])])
+async def test_acknowledges_what_it_is_asked_to(broker: str, acks: list[int]) -> None:
+    """A player acknowledges each number it hears if the welcome wants that, and else none."""
+    async with open_cluster(broker=broker) as cluster:
+        [p1] = await cluster.join("P1")
+        await p1.send("jump")
+        await p1.send("duck")
+        await cluster.settle()
+        assert [record.data["seq"] for record in cluster.trace.select("ack", at="P1")] == acks
+
+
+@pytest.mark.parametrize(
+    ("broker", "hops"), [("none", 0), ("pubsub", 2), ("stream", 2), ("queue", 4)]
+)
+async def test_hops_are_counted_where_an_event_passes(broker: str, hops: int) -> None:
+    """From server to server through Redis; one that was only woken has asked, too."""
+    async with open_cluster(broker=broker) as cluster:
+        p1, _ = await cluster.join("P1", "P2")
+        await p1.send("jump")
+        await cluster.settle()
+        assert {record.data["hops"] for record in cluster.trace.select("relay")} == {hops}
+        assert ledger(cluster).hops == hops
+
+
+async def test_what_a_server_had_to_ask_for_took_more_hops() -> None:
+    """After its link was cut, it reads what is in the stream."""
+    async with open_cluster(broker="stream") as cluster:
+        [p1] = await cluster.join("P1", server="A")
+        await cluster.join("P2", server="B")
+        async with faults.redis_link_cut(cluster, "B"):
+            await p1.send("jump")
+            await cluster.settle()
+        await cluster.settle()
+        relays = {record.at: record.data["hops"] for record in cluster.trace.select("relay")}
+        assert relays == {"A": 2, "B": 4}

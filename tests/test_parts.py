@@ -635,7 +635,6 @@ class TestAnotherBroker:
                 "broker": "pubsub",
                 "servers": ["A", "B", "C"],
                 "game": "g",
-                "hops": 2,
             }
             assert (cluster.broker, cluster.redis_state) == ("pubsub", "up")
             assert told == ["none True", "pubsub False"]

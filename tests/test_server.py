@@ -874,7 +874,7 @@ class _BrokerThatIsDown(Broker):
 
     async def publish(self, game: str, payload: bytes, event: str) -> Receipt:
         self._check()
-        self._relay(game, payload, None, "")
+        self._relay(game, payload, None, "", 0)
         return Receipt(receivers=1)
 
     async def sync(self) -> None:

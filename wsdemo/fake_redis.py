@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+from contextlib import suppress
 from typing import Any
 
 from fakeredis import FakeServer
@@ -73,7 +74,8 @@ class FakeRedisServer(Lifetime):
             call.setblocking(False)
             call.connect_ex(("127.0.0.1", self.port))
             await asyncio.wait({accepting})
-        self._kept_port = bound_socket("127.0.0.1", self.port)
+        with suppress(OSError):  # somebody was quicker: then a start will say so
+            self._kept_port = bound_socket("127.0.0.1", self.port)
         self.gate.drop()
         for connection in self.connections:
             connection.cut()

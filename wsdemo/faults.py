@@ -74,8 +74,8 @@ async def link_cut(player: _Player) -> AsyncIterator[None]:
 async def reader_stalled(player: _Player) -> AsyncIterator[None]:
     """A player reads nothing that the server writes to it.
 
-    What is written fills the buffers of both machines; here both are one, and its buffers are a few
-    megabytes. A server cuts off whoever is further behind than its limit allows.
+    What is written fills the buffers of both machines; here both are one. A server cuts off whoever
+    is further behind than its limit allows.
     """
     player.stop_reading()
     try:

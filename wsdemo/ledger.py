@@ -12,6 +12,7 @@ import html
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from statistics import median_high
 from typing import Any, Literal, overload
 
 from wsdemo.trace import HasTrace, Record, Source, Trace, is_elsewhere, traces
@@ -289,7 +290,8 @@ class Ledger:
 
     def __init__(self, trace: Trace) -> None:
         self.broker = str(trace.about.get("broker", ""))
-        self.hops: int | None = trace.about.get("hops")
+        hops = [int(r.data["hops"]) for r in trace.select("relay") if "hops" in r.data]
+        self.hops = median_high(hops) if hops else None
         self.keys: int | None = trace.about.get("keys")
         self.content: int | None = trace.about.get("content")
         self.stored = len({r.event for r in trace.select("store")})
@@ -456,7 +458,7 @@ class Ledgers(Mapping[str, Ledger]):
             row("… more than once", lambda book: book.twice),
             row("missed", lambda book: book.missed),
             *(row(f"… {cause}", lambda book, cause=cause: book.count(cause)) for cause in causes),  # type: ignore[misc]
-            row("hops from server to server", lambda book: book.hops),
+            row("hops from server to server, median", lambda book: book.hops),
             row("keys in Redis at the end", lambda book: book.keys),
             row("bytes of content in them", lambda book: book.content),
         ]

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 from abc import ABC, abstractmethod
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
-__all__ = ["Lifetime"]
+__all__ = ["Lifetime", "end"]
 
 
 class Lifetime(ABC):
@@ -31,3 +32,10 @@ class Lifetime(ABC):
         traceback: TracebackType | None,
     ) -> None:
         await self.stop()
+
+
+async def end(task: asyncio.Task[Any] | None) -> None:
+    """Cancel a task until it has ended: now and then a client library swallows it."""
+    while task and not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.05)

@@ -21,7 +21,6 @@ from wsdemo.trace import Trace
 
 __all__ = ["PART_NAMES", "Parts", "check_known"]
 
-_BROKERS = {kind.name: kind for kind in (LocalBroker, PubSubBroker, StreamBroker, QueueBroker)}
 PART_NAMES = ("balancer", "redis", "scenario")
 MAX_SERVERS = 26
 
@@ -44,8 +43,7 @@ class Parts(Lifetime):
         origins: Collection[str] = (),
         may_join: Callable[[str, str], bool],
     ) -> None:
-        hops = _BROKERS[broker].hops
-        self.trace = Trace(broker=broker, servers=list(servers), game=game, hops=hops)
+        self.trace = Trace(broker=broker, servers=list(servers), game=game)
         self.redis: RedisBackend | None = None
         if broker != "none":
             self.redis = redis_backend(redis, persistence)

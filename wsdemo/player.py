@@ -306,17 +306,17 @@ class Player:
         said = event_name(self.name, event)
         self._unconfirmed.add(said)
         try:
-            for delay in self._backoff():
+            delays = self._backoff()
+            while True:
                 await self._changes.until(lambda: self.connected or not self._runs)
                 self._require_running()
                 try:
                     seq = await self._ask(event, lambda: self._send(event, body, confirm=True))
                 except (NotConnected, _NotTaken):
-                    await asyncio.sleep(delay)
+                    await asyncio.sleep(next(delays))
                     continue
                 self._record("confirm", self.server or "", said, seq=seq)
                 return seq
-            raise AssertionError("a back-off does not end")
         except BaseException:
             self._record("give up", "", said)
             raise
@@ -458,6 +458,7 @@ class Player:
                     message = decode_from_server(frame)
                     self._take(message)
                     if self._acks and isinstance(message, Event) and message.seq is not None:
+                        self._record("ack", self.server or "", seq=message.seq)
                         await socket.send(encode(Ack(message.seq)), text=True)
             finally:
                 self.former_calls.add(call)

@@ -25,7 +25,7 @@ from websockets.typing import Origin
 from wsdemo.brokers import Broker, BrokerDown, Resumption
 from wsdemo.changes import Changes
 from wsdemo.connection import Connection
-from wsdemo.lifetime import Lifetime
+from wsdemo.lifetime import Lifetime, end
 from wsdemo.ports import bound_socket
 from wsdemo.protocol import (
     MAX_FRAME,
@@ -245,7 +245,7 @@ class GameServer(Lifetime):
         server.close(close_connections=False)
         await server.wait_closed()
         self._cut_sockets()  # of those who called in this very moment
-        await self._stop_watching()
+        await end(self._watching)
         await self._broker.stop()
 
     async def stop(self) -> None:
@@ -255,7 +255,7 @@ class GameServer(Lifetime):
             self._kept_port = None
             return
         self.thaw()
-        await self._stop_watching()
+        await end(self._watching)
         server, self._server = self._server, None
         if server:
             connections = list(server.connections)
@@ -270,7 +270,9 @@ class GameServer(Lifetime):
         for connection in tuple(self._sockets):
             connection.transport.abort()
 
-    def relay(self, game: str, payload: bytes, seq: int | None = None, player: str = "") -> None:
+    def relay(
+        self, game: str, payload: bytes, seq: int | None = None, player: str = "", hops: int = 0
+    ) -> None:
         """Write an event to each of this server's players in the game, or to one."""
         try:
             event = decode_event(payload)
@@ -283,8 +285,8 @@ class GameServer(Lifetime):
         if self._trace is not None:
             said = event_name(event.player, event.id)
             text = frame.decode(errors="replace")
-            number = {} if seq is None else {"seq": seq}
-            self._record("relay", self._broker.hub, said, game=game, frame=text, **number)
+            data = {"hops": hops} if seq is None else {"hops": hops, "seq": seq}
+            self._record("relay", self._broker.hub, said, game=game, frame=text, **data)
             for name, connection in players.items():
                 if connection.state is State.OPEN:
                     self._record("deliver", name, said, game=game)
@@ -331,17 +333,11 @@ class GameServer(Lifetime):
             else:
                 failures += 1
             is_deaf = failures > 1 and clock() - heard_at > self._canary.bound
-            if is_deaf == self.hears and (heard or is_deaf):
+            if (self.hears and is_deaf) or (heard and not self.hears):
                 self.hears = heard
                 kind: Kind = "heal" if heard else "fault"
                 self._record(kind, self._broker.hub, reason="hears again" if heard else "deaf")
                 self._on_hearing_change()
-
-    async def _stop_watching(self) -> None:
-        watching, self._watching = self._watching, None
-        while watching and not watching.done():
-            watching.cancel()
-            await asyncio.wait({watching}, timeout=0.05)
 
     def _report(self, connection: ServerConnection, request: Request) -> Response | None:
         if request.path != "/ready":

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.brokers.keeping import publish
 from tests.conftest import dial, eventually, recorded, tasks, within
 from wsdemo.brokers import BrokerDown, QueueBroker, Resumption
 from wsdemo.brokers import queue as queue_module
@@ -27,18 +28,11 @@ class Heard:
         self.of: defaultdict[str, list[int | None]] = defaultdict(list)
         self.skips: list[tuple[str, Position, str]] = []
 
-    def relay(self, game: str, payload: bytes, seq: int | None, player: str) -> None:
+    def relay(self, game: str, payload: bytes, seq: int | None, player: str, hops: int) -> None:
         self.of[player].append(seq)
 
     def skip(self, game: str, position: Position, reason: str, player: str) -> None:
         self.skips.append((player, position, reason))
-
-
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeRedis]:
-    """A Redis in this process, to be stopped, frozen, and looked into."""
-    async with FakeRedis() as redis:
-        yield redis
 
 
 @asynccontextmanager
@@ -61,14 +55,6 @@ async def started(
         yield broker, heard
     finally:
         await within(broker.stop())
-
-
-async def publish(broker: QueueBroker, *names: int) -> Position:
-    """Publish events that are called by numbers, one after the other; the last one's position."""
-    for name in names:
-        position = (await broker.publish("g", b"%d" % name, f"P1-{name}")).position
-    assert position is not None
-    return position
 
 
 async def lengths(redis: RedisBackend) -> dict[str, int]:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.brokers.keeping import publish
 from tests.conftest import eventually, recorded, tasks, within
 from wsdemo.brokers import BrokerDown, Resumption, StreamBroker
 from wsdemo.brokers import redis_broker as redis_module
@@ -35,13 +36,6 @@ class Heard:
         await eventually(lambda: len(self.events) >= count)
 
 
-@pytest.fixture
-async def fake() -> AsyncIterator[FakeRedis]:
-    """A Redis in this process, to be stopped, frozen, and looked into."""
-    async with FakeRedis() as redis:
-        yield redis
-
-
 @asynccontextmanager
 async def started(
     redis: RedisBackend,
@@ -59,21 +53,13 @@ async def started(
     heard = Heard()
     try:
         await broker.start(
-            lambda game, payload, seq, player: heard.events.append((seq, payload)),
+            lambda game, payload, seq, player, hops: heard.events.append((seq, payload)),
             lambda game, position, reason, player: heard.skips.append((position, reason)),
         )
         await broker.subscribe(game)
         yield broker, heard
     finally:
         await within(broker.stop())
-
-
-async def publish(broker: StreamBroker, *names: int) -> Position:
-    """Publish events that are called by numbers, one after the other; the last one's position."""
-    for name in names:
-        position = (await broker.publish("g", b"%d" % name, f"P1-{name}")).position
-    assert position is not None
-    return position
 
 
 def upto(last: int, first: int = 1) -> list[int]:

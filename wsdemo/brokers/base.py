@@ -12,10 +12,11 @@ from wsdemo.protocol import Position
 
 __all__ = ["Broker", "BrokerDown", "Receipt", "Relay", "Resumption", "Skip", "reason_of_gap"]
 
-Relay = Callable[[str, bytes, int | None, str], None]
-"""What a server does with an event: (game, the event's frame, its number, for which player).
+Relay = Callable[[str, bytes, int | None, str, int], None]
+"""What a server does with an event: (game, the event's frame, its number, for which player, hops).
 
-Without a number it has none, and without a player it is for all of the game that are here.
+Without a number it has none, and without a player it is for all of the game that are here. The hops
+are those that it took from server to server.
 """
 
 Skip = Callable[[str, Position, str, str], None]
@@ -71,8 +72,6 @@ class Broker(ABC):
 
     name: ClassVar[str]
     hub: ClassVar[str]
-    hops: ClassVar[int]
-    """From server to server, for an event that nothing goes wrong with."""
     wants_acks: ClassVar[bool] = False
 
     def __init__(self) -> None:

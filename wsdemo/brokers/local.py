@@ -14,7 +14,6 @@ class LocalBroker(Broker):
 
     name: ClassVar[str] = "none"
     hub: ClassVar[str] = ""
-    hops: ClassVar[int] = 0
 
     async def subscribe(self, game: str) -> None:
         """Nothing to do: there is nobody to hear."""
@@ -24,7 +23,7 @@ class LocalBroker(Broker):
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Relay on this server."""
-        self._relay(game, payload, None, "")
+        self._relay(game, payload, None, "", 0)
         return Receipt(receivers=1)
 
     async def sync(self) -> None:

@@ -18,7 +18,6 @@ class PubSubBroker(RedisBroker):
     """Publishes each event on the channel of its game, and relays what it hears there."""
 
     name: ClassVar[str] = "pubsub"
-    hops: ClassVar[int] = 2
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """PUBLISH. The result counts the connections that Redis handed the event to."""
@@ -26,4 +25,4 @@ class PubSubBroker(RedisBroker):
         return Receipt(receivers=await self._ask(lambda: self._redis.publish(channel, payload)))
 
     def _hear(self, game: str, message: bytes) -> None:
-        self._relay(game, message, None, "")
+        self._relay(game, message, None, "", 2)

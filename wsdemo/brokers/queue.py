@@ -17,7 +17,6 @@ for a player who may never come back; the player is told of the gap when it does
 from __future__ import annotations
 
 import asyncio
-import random
 import secrets
 from collections import defaultdict
 from collections.abc import Iterator
@@ -27,13 +26,7 @@ from typing import ClassVar, NamedTuple
 from redis.asyncio import Redis
 
 from wsdemo.brokers.base import BrokerDown, Receipt, Resumption, reason_of_gap
-from wsdemo.brokers.redis_broker import (
-    FIRST_PAUSE,
-    HISTORY,
-    LONGEST_PAUSE,
-    RedisBroker,
-    numbered_entry,
-)
+from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entry
 from wsdemo.protocol import Position
 from wsdemo.trace import Trace
 
@@ -159,7 +152,6 @@ class QueueBroker(RedisBroker):
     """
 
     name: ClassVar[str] = "queue"
-    hops: ClassVar[int] = 4  # to Redis, and the wake-up; then the question, and the answer
     wants_acks: ClassVar[bool] = True
 
     def __init__(
@@ -210,7 +202,7 @@ class QueueBroker(RedisBroker):
         start = read.start(end)
         reader.epoch, reader.written = epoch, start
         reader.acked = start
-        self._detach(game, player)
+        self.detach(game, player)
         self._readers[game][player] = reader
         self._wake(game)
         position = Position(epoch, start)
@@ -227,11 +219,13 @@ class QueueBroker(RedisBroker):
 
     def detach(self, game: str, player: str) -> None:
         """Read the player's queue no more; it goes on filling."""
-        self._detach(game, player)
+        reader = self._readers[game].pop(player, None)
+        if reader:
+            reader.stop_waiting()
 
     async def forget(self, game: str, player: str) -> None:
         """Take the player's queue away."""
-        self._detach(game, player)
+        self.detach(game, player)
         arguments = (secrets.token_hex(8), player)
         await self._ask(lambda: self._leave(self._keys(game), arguments))
 
@@ -244,19 +238,8 @@ class QueueBroker(RedisBroker):
             reader.stop_waiting()
             self._wake(game)
 
-    async def sync(self) -> None:
-        """As for every broker; and once every queue has been read to its end."""
-        await super().sync()
-        while reading := self._being_read():
-            await self._answer(asyncio.wait(reading))
-
     def _being_read(self) -> list[asyncio.Task[None]]:
         return list(self._reading.values())
-
-    def _detach(self, game: str, player: str) -> None:
-        reader = self._readers[game].pop(player, None)
-        if reader:
-            reader.stop_waiting()
 
     def _hear(self, game: str, message: bytes) -> None:
         self._wake(game)
@@ -273,18 +256,12 @@ class QueueBroker(RedisBroker):
             )
 
     async def _read_on(self, game: str) -> None:
-        pause = FIRST_PAUSE
         while game in self._woken and (readers := dict(self._readers[game])):
             self._woken.discard(game)
-            try:
-                epoch, end, found = await self._answer(self._queues(game, readers))
-            except BrokerDown:
-                if self._link is None:
-                    break  # once there is a link again, this begins anew
-                self._woken.add(game)
-                await asyncio.sleep(random.uniform(0, pause))
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
+            answer = await self._insist(lambda: self._queues(game, readers))
+            if answer is None:
+                break
+            epoch, end, found = answer
             for (player, reader), read in zip(readers.items(), found, strict=True):
                 if self._readers[game].get(player) is reader:
                     self._write(game, player, reader, read, Position(epoch, end))
@@ -301,7 +278,7 @@ class QueueBroker(RedisBroker):
         reader.epoch, reader.written = start.epoch, start.seq
         for seq, payload in read.events:
             reader.written = seq
-            self._relay(game, payload, seq, player)
+            self._relay(game, payload, seq, player, 4)  # woken, it asked
         if reader.written < end.seq:
             self._woken.add(game)
         if reader.written > reader.acked and reader.timer is None:

@@ -15,9 +15,10 @@ from redis.asyncio.client import PubSub
 from redis.exceptions import RedisError
 
 from wsdemo.brokers.base import Broker, BrokerDown, Relay, Skip
+from wsdemo.lifetime import end
 from wsdemo.trace import Kind, Trace
 
-__all__ = ["FIRST_PAUSE", "HISTORY", "LONGEST_PAUSE", "RedisBroker", "RedisGone", "numbered_entry"]
+__all__ = ["HISTORY", "RedisBroker", "RedisGone", "numbered_entry"]
 
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
@@ -83,11 +84,10 @@ class RedisBroker(Broker):
         if self._link:
             with suppress(BrokerDown):
                 await self._in_time(self._link.unsubscribe())
-        if self._listener:
-            await _end(self._listener)
+        await end(self._listener)
         self._listener = None
         for reading in self._being_read():  # nothing wakes another one any more
-            await _end(reading)
+            await end(reading)
         for confirmation in self._confirmed.values():
             if not confirmation.done():
                 confirmation.set_exception(RedisGone("this server has stopped"))
@@ -121,12 +121,15 @@ class RedisBroker(Broker):
     async def sync(self) -> None:
         """Publish a marker and wait to hear it: Redis keeps the order of what it passes on.
 
-        A Redis that is away has nothing to pass on. One that is back is waited for. Raises
-        `BrokerDown` if Redis is there and does not answer.
+        Then wait until nothing more is being read in the background. A Redis that is away has
+        nothing to pass on; one that is back is waited for. Raises `BrokerDown` if Redis is there
+        and does not answer.
         """
         with suppress(RedisGone):
             while self._listener and not await self._hears_itself():
                 pass  # the link broke meanwhile
+        while reading := self._being_read():
+            await self._answer(asyncio.wait(reading))
 
     async def hears_itself(self, seconds: float) -> bool:
         """Whether a marker comes back: neither a frozen Redis nor a dead listener can pretend to.
@@ -175,6 +178,18 @@ class RedisBroker(Broker):
                 return await command()
 
         return await self._answer(in_turn())
+
+    async def _insist(self, command: Callable[[], Awaitable[_T]]) -> _T | None:
+        """What Redis answers in the end; None if the link is lost, whose return begins it anew."""
+        pause = FIRST_PAUSE
+        while True:
+            try:
+                return await self._answer(command())
+            except BrokerDown:
+                if self._link is None:
+                    return None
+                await asyncio.sleep(random.uniform(0, pause))
+                pause = min(2 * pause, LONGEST_PAUSE)
 
     async def _listen(self) -> None:
         """Keep a link to Redis for as long as the server lives, and relay what comes through it."""
@@ -281,12 +296,6 @@ class RedisBroker(Broker):
             if channel:
                 data["channel"] = channel
             self._trace.append(kind, self._server, self.hub, **data)
-
-
-async def _end(task: asyncio.Task[None]) -> None:
-    while not task.done():
-        task.cancel()  # now and then the client library swallows it
-        await asyncio.wait({task}, timeout=0.05)
 
 
 def numbered_entry(number: bytes, fields: list[bytes]) -> tuple[int, bytes]:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 import secrets
 from collections import deque
 from dataclasses import dataclass, field
@@ -22,14 +21,8 @@ from typing import ClassVar
 
 from redis.asyncio import Redis
 
-from wsdemo.brokers.base import BrokerDown, Receipt, Resumption, reason_of_gap
-from wsdemo.brokers.redis_broker import (
-    FIRST_PAUSE,
-    HISTORY,
-    LONGEST_PAUSE,
-    RedisBroker,
-    numbered_entry,
-)
+from wsdemo.brokers.base import Receipt, Resumption, reason_of_gap
+from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entry
 from wsdemo.protocol import Position
 from wsdemo.trace import Trace
 
@@ -110,7 +103,6 @@ class StreamBroker(RedisBroker):
     """
 
     name: ClassVar[str] = "stream"
-    hops: ClassVar[int] = 2
 
     def __init__(
         self,
@@ -178,12 +170,6 @@ class StreamBroker(RedisBroker):
             has_more=(missed[-1][0] if missed else page.start.seq) < relayed,
         )
 
-    async def sync(self) -> None:
-        """As for every broker; and once nothing more is being read from a stream."""
-        await super().sync()
-        while reading := self._being_read():
-            await self._answer(asyncio.wait(reading))
-
     def _being_read(self) -> list[asyncio.Task[None]]:
         return [game.reading for game in self._games.values() if game.reading]
 
@@ -203,7 +189,7 @@ class StreamBroker(RedisBroker):
             return
         if position == _next(here.position):
             here.position = position
-            self._relay(game, payload, position.seq, "")
+            self._relay(game, payload, position.seq, "", 2)
         elif position.epoch != here.position.epoch or position.seq > here.position.seq:
             self._catch_up(game)
 
@@ -226,18 +212,10 @@ class StreamBroker(RedisBroker):
         return here.reading
 
     async def _read_on(self, game: str, here: _Game) -> None:
-        pause = FIRST_PAUSE
         is_behind = True
         while is_behind and here.position:
-            try:
-                page = await self._answer(self._page(game, here.position, PAGE))
-            except BrokerDown:
-                if self._link is None:
-                    break  # once there is a link again, this begins anew
-                await asyncio.sleep(random.uniform(0, pause))
-                pause = min(2 * pause, LONGEST_PAUSE)
-                continue
-            is_behind = self._go_on(game, here, here.position, page)
+            page = await self._insist(lambda: self._page(game, here.position, PAGE))
+            is_behind = page is not None and self._go_on(game, here, here.position, page)
         here.reading = None
         self._hear_what_waits(game, here)
 
@@ -248,7 +226,7 @@ class StreamBroker(RedisBroker):
         here.position = page.start
         for seq, payload in page.events:
             here.position = Position(page.end.epoch, seq)
-            self._relay(game, payload, seq, "")
+            self._relay(game, payload, seq, "", 4)  # it was asked for
         return here.position != page.end
 
     async def _page(self, game: str, since: Position | None, count: int) -> _Page:
