@@ -219,6 +219,18 @@ class TestRouting:
             assert await who_answers(balancer, "P1") == "B"  # whose turn it is now
             assert await who_answers(balancer, "P1") == "A"
 
+    async def test_who_is_not_ready_gets_nobody_unless_nobody_is(self, balancer: Balancer) -> None:
+        """A server that cannot hear the others is out, while there is one that can."""
+        async with backend(says(b"A")) as a, backend(says(b"B")) as b:
+            balancer.add("A", "127.0.0.1", a)
+            balancer.add("B", "127.0.0.1", b)
+            balancer.set_ready("A", False)
+            assert [await who_answers(balancer, p) for p in ("P1", "P2")] == ["B", "B"]
+            balancer.set_ready("B", False)
+            assert {await who_answers(balancer, p) for p in ("P1", "P2")} == {"A", "B"}
+            balancer.set_ready("A", True)
+            assert [await who_answers(balancer, p) for p in ("P1", "P2")] == ["A", "A"]
+
     async def test_a_name_is_read_as_it_was_written(self, balancer: Balancer) -> None:
         """Percent-encoding and other scripts name the same player; no name is no player."""
         trace = balancer._trace

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 
 import pytest
@@ -99,6 +100,17 @@ async def test_one_that_stood_still_is_not_deaf() -> None:
         assert cluster.servers["A"].hears
         assert reasons(cluster, "A") == []
         assert p1.server == "A"
+
+
+async def test_a_loop_that_was_kept_busy_makes_nobody_deaf() -> None:
+    """What came in meanwhile is looked at too late once, and the next time it is there."""
+    async with open_cluster(broker="pubsub", canary=Canary(every=0, bound=0.05)) as cluster:
+        for _ in range(5):
+            for server in cluster.servers.values():
+                await server.hears_now()
+            time.sleep(0.08)  # a cell that computes  # noqa: ASYNC251
+            await cluster.settle()
+        assert not cluster.trace.select("fault")
 
 
 async def test_without_a_broker_there_is_nothing_to_hear() -> None:

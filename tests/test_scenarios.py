@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections import Counter
+
 import pytest
 
 from tests.conftest import bodies
-from wsdemo import Cluster, ledger, open_cluster, scenarios
+from wsdemo import Cluster, compare, ledger, open_cluster, scenarios
 from wsdemo.scenarios import SCENARIOS, p1_moves_to_b
 
 
@@ -40,6 +42,44 @@ async def test_p1_moves_to_b(broker: str, missed: int, redis: str) -> None:
     causes = {cause for _, cause in book.missed_by("P1")}
     assert causes == ({"no broker between servers"} if missed else set())
     assert cluster.trace.select("route", peer="B")[0].data == {"player": "P1"}
+
+
+AWAY = ("player away", 2)
+OUTAGES = [("player away", 1), ("redis down", 3)]
+MISSED = {
+    ("p1_is_away", "pubsub"): [AWAY],
+    ("p1_is_away", "stream"): [],
+    ("p1_is_away", "queue"): [],
+    ("p1_forgets", "pubsub"): [AWAY],
+    ("p1_forgets", "stream"): [AWAY],
+    ("p1_forgets", "queue"): [],
+    ("three_outages", "pubsub"): [*OUTAGES, ("server not subscribed", 2)],
+    ("three_outages", "stream"): [("redis down", 3)],
+    ("three_outages", "queue"): [("redis down", 3)],
+    ("retry", "pubsub"): [],
+    ("retry", "stream"): [],
+    ("crash", "stream"): [("lost with Redis", 10)],
+    ("crash", "queue"): [("lost with Redis", 10)],
+}
+
+
+@pytest.mark.parametrize(("scenario", "broker"), MISSED)
+async def test_what_each_broker_costs(scenario: str, broker: str) -> None:
+    """The lessons' figures: how often an event is missed, and for which causes."""
+    run = (await compare(scenario, [broker], redis="fake"))[broker]
+    causes = Counter(fate.cause for fate in run.ledger if fate.outcome == "missed")
+    assert sorted(causes.items()) == MISSED[scenario, broker]
+    assert run.ledger.twice == (3 if (scenario, broker) == ("retry", "pubsub") else 0)
+    assert run.ledger.balances
+
+
+@pytest.mark.parametrize("broker", ["pubsub", "stream"])
+async def test_an_outage_costs_what_is_said_in_it(broker: str) -> None:
+    """So many seconds times so many events a second, or nothing if they are kept."""
+    play = scenarios.outage(0.1, rate=100)
+    run = (await compare(play, [broker], redis="fake"))[broker]
+    assert len(run.ledger.missed_by("P1")) == (10 if broker == "pubsub" else 0)
+    assert run.ledger.balances
 
 
 @pytest.mark.parametrize("broker", ["none", "pubsub"])

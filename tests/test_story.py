@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 
-from wsdemo import compare, open_cluster
+from wsdemo import compare, faults, open_cluster
 from wsdemo.cluster import BROKERS, Cluster
 from wsdemo.ledger import ledger
 from wsdemo.player import Player
@@ -903,6 +903,21 @@ def test_what_a_thawed_redis_still_had_is_passed_on_after_the_thaw() -> None:
     assert [outcome.outcome for outcome in of(story, Outcome) if outcome.player == "P1"] == [
         "heard"
     ]
+
+
+async def test_a_player_that_reads_nothing_is_no_server() -> None:
+    """What a player or a link suffers is told by what is lost, not as the state of a part."""
+    async with open_cluster(broker="pubsub") as cluster:
+        p1, _ = await cluster.join("P1", "P2")
+        async with faults.reader_stalled(p1), faults.redis_link_cut(cluster, "B"):
+            await p1.send("jump")
+            await cluster.settle()
+        async with faults.link_cut(p1), faults.reply_lost(cluster, "A"):
+            await cluster.settle()
+        await cluster.settle()
+    story = tell(cluster.trace)
+    assert not of(story, Health)
+    assert story.every_server == ["A", "B"]
 
 
 FROZEN = "fault A reason=frozen"
