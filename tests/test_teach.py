@@ -39,7 +39,7 @@ def test_a_check_says_whether_the_claim_holds(capsys: pytest.CaptureFixture[str]
 def test_shown_source_is_the_package_s_own() -> None:
     """`show` gives the lines that run, once as text and once highlighted."""
     shown = show(GameServer.relay)
-    assert repr(shown).startswith("def relay(self, game: str, payload: bytes, seq")
+    assert repr(shown).startswith("def relay(")
     assert repr(shown) in shown._repr_markdown_()
 
 
