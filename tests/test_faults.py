@@ -741,6 +741,8 @@ def _what_there_is() -> Counter[str]:
         type(each).__name__
         for each in gc.get_objects()
         if ours.match(str(getattr(type(each), "__module__", "")))
+        # The loop keeps a cancelled timer until its time has come, or until half of them are such.
+        and not (isinstance(each, asyncio.TimerHandle) and each.cancelled())
     )
     kinds["tasks"] = len(tasks())
     kinds["sockets"] = len(psutil.Process().net_connections(kind="all"))
