@@ -11,6 +11,7 @@ import gc
 import json
 import os
 import socket
+import stat
 from collections.abc import (
     AsyncIterator,
     Awaitable,
@@ -20,7 +21,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, Self, TypeVar
 
 import psutil
@@ -180,9 +181,21 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[RedisBackend]:
 
 
 def listeners() -> set[tuple[str, int]]:
-    """The ports that this process listens on."""
-    connections = psutil.Process().net_connections(kind="tcp")
-    return {(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN}
+    """The addresses that this process listens on."""
+    if not os.path.isdir("/dev/fd"):
+        connections = psutil.Process().net_connections(kind="tcp")
+        return {(c.laddr.ip, c.laddr.port) for c in connections if c.status == psutil.CONN_LISTEN}
+    # psutil reads the whole table of the kernel, with the thousands of connections that have ended.
+    found = set()
+    for descriptor in map(int, os.listdir("/dev/fd")):
+        with suppress(OSError):  # one was the look itself
+            if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+                continue
+            with socket.socket(fileno=os.dup(descriptor)) as sock:
+                of_the_net = sock.family in (socket.AF_INET, socket.AF_INET6)
+                if of_the_net and sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+                    found.add(sock.getsockname()[:2])
+    return found
 
 
 def children() -> set[psutil.Process]:
