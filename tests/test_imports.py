@@ -15,13 +15,13 @@ import wsdemo
 PACKAGE = Path(wsdemo.__file__).parent
 
 LEAVES = {"kept", "trace", "protocol", "changes", "gate", "lifetime", "ports"}
-BROKERS = {"brokers", "brokers.base", "brokers.redis_broker"} | {
+BROKERS = {"brokers", "brokers.base", "brokers.redis_broker", "brokers.epochs"} | {
     f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")
 }
-SEAM = {"brokers.base", "brokers.redis_broker"}
+SEAM = {"brokers.base", "brokers.redis_broker", "brokers.epochs"}
 ACTORS = (
     {"server", "connection", "balancer", "player", "redis_backend", "faults"}
-    | {"redis_line", "fake_redis"}
+    | {"redis_line", "fake_redis", "disk"}
     | BROKERS
 )
 WIRING = {"parts", "barrier", "cluster", "scenarios", "compare", "experiments"}
@@ -45,8 +45,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "brokers.local": LEAVES | {"brokers.base"},
     "brokers.redis_broker": LEAVES | {"brokers.base"},
     "brokers.pubsub": LEAVES | {"brokers.base", "brokers.redis_broker"},
-    "brokers.stream": LEAVES | {"brokers.base", "brokers.redis_broker"},
-    "brokers.queue": LEAVES | {"brokers.base", "brokers.redis_broker"},
+    "brokers.epochs": set(),
+    "brokers.stream": LEAVES | SEAM,
+    "brokers.queue": LEAVES | SEAM,
     "brokers": BROKERS - {"brokers"},
     "connection": LEAVES,
     "server": LEAVES | {"connection", "brokers", "brokers.base"},
@@ -54,7 +55,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "player": LEAVES,
     "redis_line": set(),
     "fake_redis": LEAVES,
-    "redis_backend": LEAVES | {"redis_line", "fake_redis"},
+    "disk": LEAVES,
+    "redis_backend": LEAVES | {"redis_line", "fake_redis", "disk"},
     "faults": {"trace"},
     # wiring
     "parts": LEAVES | ACTORS,

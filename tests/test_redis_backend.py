@@ -441,6 +441,26 @@ class TestPersistence:
                     if persistence != "none":
                         assert config["appendfsync"] == persistence
 
+    @pytest.mark.parametrize(
+        ("persistence", "survives"),
+        [("none", []), ("everysec", [b"before"]), ("always", [b"before", b"after"])],
+    )
+    async def test_what_survives_a_power_cut(
+        self, persistence: Persistence, survives: list[bytes]
+    ) -> None:
+        """What was on the disk, twice in a row: not what was written after the last sync."""
+        async with EmbeddedRedis(persistence) as redis:
+            for number in range(2):
+                async with redis.client() as client:
+                    await client.rpush(f"{number}", "before")
+                    await redis.until_saved()
+                    await client.rpush(f"{number}", "after")
+                await redis.crash(power_cut=True)
+                await redis.start()
+                async with redis.client() as client:
+                    assert await client.lrange(f"{number}", 0, -1) == survives
+                    assert await client.lrange("0", 0, -1) == survives
+
     async def test_what_is_written_goes_with_the_backend(self) -> None:
         """The next one begins with nothing, and no file is left."""
         redis = EmbeddedRedis("always")

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from typing import Any
 
 import pytest
 
 from tests.conftest import bodies
 from wsdemo import Cluster, compare, ledger, open_cluster, scenarios
+from wsdemo.redis_backend import Persistence
 from wsdemo.scenarios import SCENARIOS, p1_moves_to_b
 
 
@@ -60,6 +62,8 @@ MISSED = {
     ("retry", "stream"): [],
     ("crash", "stream"): [("lost with Redis", 10)],
     ("crash", "queue"): [("lost with Redis", 10)],
+    ("power_cut", "stream"): [("lost with Redis", 10)],
+    ("power_cut", "queue"): [("lost with Redis", 10)],
 }
 
 
@@ -71,6 +75,20 @@ async def test_what_each_broker_costs(scenario: str, broker: str) -> None:
     assert sorted(causes.items()) == MISSED[scenario, broker]
     assert run.ledger.twice == (3 if (scenario, broker) == ("retry", "pubsub") else 0)
     assert run.ledger.balances
+
+
+@pytest.mark.parametrize("broker", ["stream", "queue"])
+@pytest.mark.parametrize(("persistence", "lost"), [("none", 10), ("everysec", 5), ("always", 0)])
+async def test_what_a_power_cut_costs(broker: str, persistence: Persistence, lost: int) -> None:
+    """What was acknowledged and is not on the disk; P1 is told of it, though it was away."""
+    options: dict[str, Any] = {"redis": "embedded", "persistence": persistence}
+    run = (await compare(scenarios.power_cut, [broker], **options))[broker]
+    missed = [fate.cause for fate in run.ledger if fate.outcome == "missed"]
+    assert missed == ["lost with Redis"] * lost
+    assert run.ledger.acknowledged == 10
+    assert run.ledger.balances
+    told = [r for r in run.trace.select("gap", peer="P1") if r.data["reason"] == "new epoch"]
+    assert len(told) == bool(lost)
 
 
 @pytest.mark.parametrize("broker", ["pubsub", "stream"])

@@ -299,9 +299,18 @@ class Cluster:
         """
         await self._change(lambda: self._parts.stop_redis(keep))
 
-    async def kill_redis(self) -> None:
-        """End Redis at once (SIGKILL); what it knows is kept as far as its `persistence` goes."""
-        await self._change(lambda: self._parts.kill_redis())
+    async def kill_redis(self, power_cut: bool = False) -> None:
+        """End Redis at once (SIGKILL); what it knows is kept as far as its `persistence` goes.
+
+        After a `power_cut`, that is what is on the disk, and not what the operating system was
+        still to put there.
+        """
+        await self._change(lambda: self._parts.kill_redis(power_cut))
+
+    async def redis_has_saved(self) -> None:
+        """Return once all that Redis knows now is where its `persistence` puts it."""
+        if self.redis:
+            await self.redis.until_saved()
 
     async def start_redis(self) -> None:
         """Start Redis again, on its port. The servers come back to it by themselves.

@@ -21,6 +21,7 @@ __all__ = [
     "redis_frozen",
     "redis_killed",
     "redis_link_cut",
+    "redis_power_cut",
     "redis_stopped",
     "reply_lost",
     "server_frozen",
@@ -47,7 +48,7 @@ class _Cluster(Protocol):
     async def freeze_server(self, name: str) -> None: ...
     async def thaw_server(self, name: str) -> None: ...
     async def stop_redis(self, keep: bool = False) -> None: ...
-    async def kill_redis(self) -> None: ...
+    async def kill_redis(self, power_cut: bool = False) -> None: ...
     async def start_redis(self) -> None: ...
     async def freeze_redis(self) -> None: ...
     async def thaw_redis(self) -> None: ...
@@ -135,11 +136,27 @@ async def redis_killed(cluster: _Cluster) -> AsyncIterator[None]:
     """Redis is killed (SIGKILL), and started again, with what its persistence has saved.
 
     The process dies, the machine does not: what was written and not yet on the disk, as with
-    `everysec`, the operating system still has. A power cut would lose it.
+    `everysec`, the operating system still has. `redis_power_cut` loses it.
     """
     async with _broken(
         cluster,
         cluster.kill_redis,
+        lambda: cluster.redis_state == "down",
+        cluster.start_redis,
+    ):
+        yield
+
+
+@asynccontextmanager
+async def redis_power_cut(cluster: _Cluster) -> AsyncIterator[None]:
+    """Redis's machine loses power; then it starts again, with what was on the disk.
+
+    It is played: Redis is killed, and its append-only file cut to what is known to have been
+    synced, which for `everysec` is up to a second old. `always` has synced what it has answered.
+    """
+    async with _broken(
+        cluster,
+        lambda: cluster.kill_redis(power_cut=True),
         lambda: cluster.redis_state == "down",
         cluster.start_redis,
     ):

@@ -167,7 +167,7 @@ class FateFinder:
                 self._subscribed.discard(part)
                 for name in self._open:
                     self._events[name].killed.add(part)
-            case "stopped" | "killed":
+            case "stopped" | "killed" | "power cut":
                 self._frozen.discard(part)
                 self._subscribed.clear()
                 for name in self._open:

@@ -295,11 +295,11 @@ class Parts(Lifetime):
         await redis.shut_down(keep=keep)
         self.changes.announce()
 
-    async def kill_redis(self) -> None:
-        """End it at once."""
+    async def kill_redis(self, power_cut: bool) -> None:
+        """End it at once, by itself or with its machine."""
         redis = self._running_redis()
-        self.trace.append("fault", "redis", reason="killed")
-        await redis.crash()
+        self.trace.append("fault", "redis", reason="power cut" if power_cut else "killed")
+        await redis.crash(power_cut=power_cut)
         self.changes.announce()
 
     async def start_redis(self) -> None:

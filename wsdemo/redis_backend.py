@@ -32,6 +32,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
+from wsdemo.disk import Disk
 from wsdemo.fake_redis import FakeRedisServer
 from wsdemo.lifetime import Lifetime
 from wsdemo.redis_line import Line
@@ -102,6 +103,9 @@ class RedisBackend(Lifetime):
         """
         return (line or Line()).client(self.url, **_OPTIONS)
 
+    async def until_saved(self) -> None:
+        """Return once all that it knows now is where its persistence puts it, as far as we know."""
+
     @abstractmethod
     async def start(self) -> None:
         """Have it answer. Raises `RedisUnavailable`."""
@@ -118,8 +122,11 @@ class OwnRedis(RedisBackend):
         """End it in good order, with all it knows kept for the next start, or forgotten."""
 
     @abstractmethod
-    async def crash(self) -> None:
-        """End it at once. What it knows is kept as far as its persistence goes."""
+    async def crash(self, *, power_cut: bool = False) -> None:
+        """End it at once. What it knows is kept as far as its persistence goes.
+
+        If its machine goes down with it, by a power cut, only what is on the disk is.
+        """
 
     @abstractmethod
     def freeze(self) -> None:
@@ -173,7 +180,7 @@ class FakeRedis(OwnRedis):
         if not keep:
             self._server.forget()
 
-    async def crash(self) -> None:
+    async def crash(self, *, power_cut: bool = False) -> None:
         """The same, and all data is lost: nothing of it is on a disk."""
         await self.shut_down(keep=False)
 
@@ -248,6 +255,7 @@ class EmbeddedRedis(OwnRedis):
         self._process: subprocess.Popen[bytes] | None = None
         self._guard: subprocess.Popen[bytes] | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._disk: Disk | None = None  # if it is synced now and then only
         self._frozen = False
 
     @property
@@ -286,6 +294,9 @@ class EmbeddedRedis(OwnRedis):
                 await self.stop()
                 raise
             self._port = port
+            if self._persistence == "everysec":
+                self._disk = self._disk or Disk(Path(self._folder.name))
+                self._disk.start()
             return
         raise RedisUnavailable(
             f'{self._binary} has not started: {self._last_words()} Use redis="fake" meanwhile.'
@@ -294,6 +305,9 @@ class EmbeddedRedis(OwnRedis):
     async def stop(self) -> None:
         """End the server and forget its data."""
         self._end()
+        if self._disk:
+            await self._disk.stop()
+            self._disk = None
         if self._folder:
             self._folder.cleanup()
             self._folder = None
@@ -309,14 +323,36 @@ class EmbeddedRedis(OwnRedis):
             await redis.aclose()
             await asyncio.to_thread(self._process.wait)
         self._end()
+        if self._disk:
+            await self._disk.stop()
         if not keep:
             self._forget()
 
-    async def crash(self) -> None:
-        """SIGKILL. Without persistence, a start finds nothing."""
+    async def crash(self, *, power_cut: bool = False) -> None:
+        """SIGKILL. Without persistence, a start finds nothing.
+
+        `Disk` plays the power cut. Before each answer, a server that syncs "always" has done so.
+        """
         self._end()
+        if self._disk:
+            await self._disk.stop()
+            if power_cut:
+                self._disk.lose_power()
         if self._persistence == "none":
             self._forget()
+
+    async def until_saved(self) -> None:
+        """Return at once, but for "everysec": once its last write is on the disk."""
+        if self._disk is None or self.state != "up":
+            return
+        redis = self.client()
+        try:
+            # While it syncs, it may put off its writes, and tells nobody when it has made them.
+            while (await redis.info("persistence"))["aof_buffer_length"]:  # noqa: ASYNC110
+                await asyncio.sleep(0.01)
+        finally:
+            await redis.aclose()
+        await self._disk.until_synced()
 
     def freeze(self) -> None:
         """Stand still (SIGSTOP). What is asked meanwhile waits in the kernel's buffers.
@@ -345,6 +381,7 @@ class EmbeddedRedis(OwnRedis):
             "save": "",
             "appendonly": "no" if self._persistence == "none" else "yes",
             "appendfsync": "everysec" if self._persistence == "none" else self._persistence,
+            "auto-aof-rewrite-percentage": 0,  # one file, which only grows
             "maxmemory": "256mb",
             "dir": folder,
             "logfile": str(Path(folder, "log")),

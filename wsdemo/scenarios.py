@@ -191,6 +191,30 @@ async def crash(cluster: Cluster) -> None:
         await p1.reconnect(server="B")
 
 
+async def power_cut(cluster: Cluster) -> None:
+    """The same, but Redis's machine loses power, after five words that are on its disk."""
+    async with cluster.step("P1 and P2 play, and P1 leaves for a moment"):
+        p1, p2 = await cluster.join("P1", "P2", server="A")
+        await p1.disconnect()
+    async with cluster.step(
+        "P2 says five words, each acknowledged, and a second passes",
+        notes="Once a second, Redis has what it wrote put on the disk: the setting “everysec”.",
+    ):
+        for number in range(1, 6):
+            await p2.send(f"word {number}", confirm=True)
+        await cluster.redis_has_saved()
+    async with cluster.step(
+        "P2 says five more, each acknowledged; then Redis's machine loses power",
+        notes="What the operating system had, and the disk had not, is gone.",
+    ):
+        for number in range(6, 11):
+            await p2.send(f"word {number}", confirm=True)
+        async with faults.redis_power_cut(cluster):
+            pass
+    async with cluster.step("P1 comes back"):
+        await p1.reconnect(server="B")
+
+
 SCENARIOS: dict[str, Scenario] = {
     "p1_moves_to_b": p1_moves_to_b,
     "p1_is_away": p1_is_away,
@@ -198,6 +222,7 @@ SCENARIOS: dict[str, Scenario] = {
     "three_outages": three_outages,
     "retry": retry,
     "crash": crash,
+    "power_cut": power_cut,
 }
 
 

@@ -294,11 +294,12 @@ class GameServer(Lifetime):
         self._limit_waiting(room, len(frame))
 
     def skip(self, game: str, position: Position, reason: str, player: str = "") -> None:
-        """Tell players that events are lost, and where it goes on."""
+        """Tell players that events are lost, if there is a reason, and where it goes on."""
         players = self._addressed(self._games.get(game) or _Game(), player)
-        for name in players:
-            self._record_gap(game, name, position, reason)
-        welcome = self._welcome(game, Resumption(position, recovered=False, reason=reason))
+        if reason:
+            for name in players:
+                self._record_gap(game, name, position, reason)
+        welcome = self._welcome(game, Resumption(position, recovered=not reason, reason=reason))
         broadcast(players.values(), encode(welcome), text=True)
 
     def _addressed(self, room: _Game, player: str) -> dict[str, ServerConnection]:

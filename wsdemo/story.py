@@ -49,6 +49,7 @@ LONGEST_FRAME = 2000  # characters of a frame that are told
 # What a fault's or a cure's reason says of its part. Others are about a link or a player.
 _STATES = {
     "killed": "down",
+    "power cut": "down",
     "stopped": "down",
     "frozen": "frozen",
     "restarted": "up",

@@ -65,8 +65,8 @@ Kind = Literal[
     "gap",  # server <- redis: the subscription was made anew, events may be missing; server ->
     # player: those before data["seq"] of data["epoch"] are lost that it has not heard
     # what breaks. Without a peer it is somebody's doing: at a server, data["reason"] is "killed" or
-    # "frozen", at redis "stopped" or "frozen". With one, `at` has noticed it: the balancer that a
-    # server does not answer, a server that a player is "too slow"
+    # "frozen", at redis "stopped", "killed", "power cut" or "frozen". With one, `at` has noticed
+    # it: the balancer that a server does not answer, a server that a player is "too slow"
     "fault",  # the part that failed
     "heal",  # the part that came back: "restarted" or "started", or "thawed"
 ]

@@ -419,17 +419,19 @@ class TestRedisThatLosesItsData:
             assert heard_a.of["P1"] == heard_b.of["P2"] == [1, 1]
 
     async def test_but_not_in_a_crash_with_a_file(self) -> None:
-        """With its file written before each answer, queues are as they were."""
+        """With its file written before each answer, queues are as they were, in another epoch."""
         async with EmbeddedRedis("always") as redis, started(redis, "A") as (a, heard):
             await a.resume("g", "P1", None)
             before = await publish(a, *upto(20))
             await redis.crash()
             await redis.start()
             await a.sync()
-            assert (await publish(a, 21)) == Position(before.epoch, 21)
+            after = await publish(a, 21)
             await a.sync()
+            assert after.seq == 21
+            assert after.epoch != before.epoch
             assert heard.of == {"P1": upto(21)}
-            assert heard.skips == []
+            assert heard.skips == [("P1", Position(after.epoch, 20), "")]
             assert await lengths(redis) == {"P1": 21}
 
 

@@ -20,7 +20,10 @@ are those that it took from server to server.
 """
 
 Skip = Callable[[str, Position, str, str], None]
-"""What a server does when events are lost: (game, where it goes on, why, for which player)."""
+"""What a server does when events are lost: (game, where it goes on, why, for which player).
+
+Without a reason nothing is, and only the epoch has another name.
+"""
 
 
 class BrokerDown(ConnectionError):
@@ -134,11 +137,13 @@ class Broker(ABC):
         """Return once each event published before this call has been relayed here, or is lost."""
 
 
-def reason_of_gap(since: Position, start: Position) -> str:
+def reason_of_gap(since: Position, start: Position, lost: int = 0) -> str:
     """Why hearing goes on at `start`, and not where it ended; empty if that is the same.
 
-    "new epoch": Redis has lost what it had, and begun anew; "trimmed": it has kept later ones only.
+    "new epoch": Redis has lost what it had, or its end, up to the number `lost`; "trimmed": it has
+    kept later ones only.
     """
     if since == start:
         return ""
-    return "trimmed" if since.epoch == start.epoch and since.seq < start.seq else "new epoch"
+    is_later = since.epoch == start.epoch and since.seq < start.seq
+    return "trimmed" if is_later and not since.seq < lost <= start.seq else "new epoch"

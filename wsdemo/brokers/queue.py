@@ -26,7 +26,8 @@ from typing import ClassVar, NamedTuple
 from redis.asyncio import Redis
 
 from wsdemo.brokers.base import BrokerDown, Receipt, Resumption, reason_of_gap
-from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entry
+from wsdemo.brokers.epochs import EPOCHS
+from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entries
 from wsdemo.protocol import Position
 from wsdemo.trace import Trace
 
@@ -36,28 +37,30 @@ PAGE = 200  # events in one answer of Redis, for each player
 ACK_TIMEOUT = 5.0  # seconds without an acknowledgement before events are written again
 LONGEST_ACK_TIMEOUT = 60.0  # it doubles each time
 
-# KEYS: about, ids, players (-> number acknowledged), queues. ARGV: an epoch, in case that none has
-# begun; ...
-_EPOCH = """
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
+# KEYS: about, ids, players (-> number acknowledged), queues. ARGV: an epoch, in case that one
+# begins; ...
+_EPOCH = (
+    EPOCHS
+    + """
 if not epoch then
-  epoch = ARGV[1]
   for _, player in ipairs(redis.call('HKEYS', KEYS[3])) do
     redis.call('DEL', KEYS[4] .. player)
   end
   redis.call('DEL', KEYS[2], KEYS[3])
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', 0)
+  begin()
 end
 """
+)
 
-# KEYS: the same. ARGV: (none,) the event's id, the event, the bound, the channel of those to wake.
-# No epoch: Redis has lost its data, and nobody is in the game until the servers have noticed.
-_STORE = """
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
+# KEYS: the same. ARGV: the same, the event's id, the event, the bound, the channel of those to
+# wake. No epoch: Redis has lost its data, and nobody is in the game until the servers have noticed.
+_STORE = (
+    EPOCHS
+    + """
 if not epoch then return {} end
 local known = redis.call('ZSCORE', KEYS[2], ARGV[2])
 if known then return {epoch, tonumber(known), 0, {}} end
-local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 local full = {}
 for _, player in ipairs(redis.call('HKEYS', KEYS[3])) do
   local queue = KEYS[4] .. player
@@ -69,31 +72,32 @@ redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', seq - tonumber(ARGV[4]))
 redis.call('PUBLISH', ARGV[5], '')
 return {epoch, seq, 1, full}
 """
+)
 
 # ... how many events at most; and for each player its name, the epoch and the number after which to
 # read, the number that it has acknowledged, and whether it is about to join. A player without a
-# queue gets one, as of now, if it joins or Redis has lost its data: else it has left elsewhere.
+# queue gets one, as of now, if it joins or Redis may have lost it: else it has left elsewhere.
 _READ = (
     _EPOCH
     + """
-local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
+for i = 3, #ARGV, 5 do go_on(ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4] == '0') end
 local read = {}
 for i = 3, #ARGV, 5 do
-  local player, after = ARGV[i], tonumber(ARGV[i + 2])
-  local acked = math.min(tonumber(ARGV[i + 3]), seq)
+  local player, acked = ARGV[i], tonumber(ARGV[i + 3])
+  local after, holds = go_on(ARGV[i + 1], tonumber(ARGV[i + 2]))
   local queue = KEYS[4] .. player
-  local before = redis.call('HGET', KEYS[3], player)
+  local before = tonumber(redis.call('HGET', KEYS[3], player))
   local is_new = 0
   if not before then
     before = seq
+    holds = holds and after == seq
     if ARGV[i + 4] == '1' or ARGV[i + 1] ~= epoch then
       is_new = 1
       redis.call('HSET', KEYS[3], player, seq)
     end
   end
-  before = tonumber(before)
-  if ARGV[i + 1] ~= epoch then
-    after, acked = before, before
+  if not holds then
+    if ARGV[i + 1] ~= epoch then after = before end
   elseif acked > before then
     before = acked
     redis.call('HSET', KEYS[3], player, acked)
@@ -101,9 +105,10 @@ for i = 3, #ARGV, 5 do
   end
   after = math.min(math.max(after, before), seq)
   local first = string.format('%d-0', after + 1)
-  table.insert(read, {after, is_new, redis.call('XRANGE', queue, first, '+', 'COUNT', ARGV[2])})
+  local events = redis.call('XRANGE', queue, first, '+', 'COUNT', ARGV[2])
+  table.insert(read, {after, holds and 1 or 0, is_new, events})
 end
-return {epoch, seq, read}
+return {epoch, seq, lost, read}
 """
 )
 
@@ -137,12 +142,20 @@ class _Read(NamedTuple):
     """What one player's queue has."""
 
     after: int
+    holds: bool  # whether the position asked for does in this epoch
     is_new: bool
     events: list[tuple[int, bytes]]
+    end: Position
+    lost: int  # the last number that Redis is known to have lost
 
-    def start(self, end: int) -> int:
-        """The number before the first event. It is later than `after` if some were lost."""
-        return self.events[0][0] - 1 if self.events else end
+    @property
+    def start(self) -> Position:
+        """Before the first event. It is later than `after` if some were lost."""
+        return Position(self.end.epoch, self.events[0][0] - 1) if self.events else self.end
+
+    def since(self, epoch: str, number: int) -> Position:
+        """A position as it is called in this epoch, if it holds there."""
+        return Position(self.end.epoch if self.holds else epoch, number)
 
 
 class QueueBroker(RedisBroker):
@@ -184,7 +197,7 @@ class QueueBroker(RedisBroker):
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Put the event into every player's queue, unless it is there, and wake the servers."""
         channel = self._game_prefix + game
-        arguments = ("", event, payload, self._history, channel)
+        arguments = (secrets.token_hex(8), event, payload, self._history, channel)
         stored = await self._ask(lambda: self._store(self._keys(game), arguments))
         if not stored:
             self._wake(game)
@@ -198,18 +211,19 @@ class QueueBroker(RedisBroker):
         """Read the player's queue from now on, after what it has acknowledged or says it heard."""
         epoch, seq = (since.epoch, since.seq) if since else ("", 0)
         reader = _Reader(epoch, seq, seq)
-        epoch, end, [read] = await self._answer(self._queues(game, {player: reader}, joins=True))
-        start = read.start(end)
-        reader.epoch, reader.written = epoch, start
-        reader.acked = start
+        [read] = await self._answer(self._queues(game, {player: reader}, joins=True))
+        start = read.start
+        reader.epoch, reader.written = start.epoch, start.seq
+        reader.acked = start.seq
         self.detach(game, player)
         self._readers[game][player] = reader
         self._wake(game)
-        position = Position(epoch, start)
-        expected = since or Position(epoch, start if read.is_new else read.after)
+        expected = start if read.is_new else Position(start.epoch, read.after)
+        if since:
+            expected = read.since(since.epoch, since.seq)
         is_first = read.is_new and since is None
-        recovered = None if is_first else expected == position
-        return Resumption(position, recovered, reason_of_gap(expected, position))
+        recovered = None if is_first else expected == start
+        return Resumption(start, recovered, reason_of_gap(expected, start, read.lost))
 
     async def unsubscribe(self, game: str) -> None:
         """None of the game's players is here any more."""
@@ -258,28 +272,31 @@ class QueueBroker(RedisBroker):
     async def _read_on(self, game: str) -> None:
         while game in self._woken and (readers := dict(self._readers[game])):
             self._woken.discard(game)
-            answer = await self._insist(lambda: self._queues(game, readers))
-            if answer is None:
+            found = await self._insist(lambda: self._queues(game, readers))
+            if found is None:
                 break
-            epoch, end, found = answer
             for (player, reader), read in zip(readers.items(), found, strict=True):
                 if self._readers[game].get(player) is reader:
-                    self._write(game, player, reader, read, Position(epoch, end))
+                    self._write(game, player, reader, read)
         self._woken.discard(game)
         del self._reading[game]
 
-    def _write(self, game: str, player: str, reader: _Reader, read: _Read, end: Position) -> None:
+    def _write(self, game: str, player: str, reader: _Reader, read: _Read) -> None:
         """Write to a player what its queue has, and see to it that it is acknowledged."""
-        before = Position(reader.epoch, max(reader.written, read.after))
-        start = Position(end.epoch, read.start(end.seq))
+        before = read.since(reader.epoch, max(reader.written, read.after))
+        start = read.start
         if before != start:
-            self._skip(game, start, reason_of_gap(before, start), player)
-            reader.acked = start.seq
+            reason = reason_of_gap(before, start, read.lost)
+            self._skip(game, start, reason, player)
+            # Nothing is left before what was trimmed; before a loss there may be.
+            reader.acked = start.seq if reason == "trimmed" else min(reader.acked, start.seq)
+        elif reader.epoch != start.epoch:
+            self._skip(game, start, "", player)
         reader.epoch, reader.written = start.epoch, start.seq
         for seq, payload in read.events:
             reader.written = seq
             self._relay(game, payload, seq, player, 4)  # woken, it asked
-        if reader.written < end.seq:
+        if reader.written < read.end.seq:
             self._woken.add(game)
         if reader.written > reader.acked and reader.timer is None:
             reader.timer = asyncio.get_running_loop().call_later(
@@ -295,16 +312,23 @@ class QueueBroker(RedisBroker):
 
     async def _queues(
         self, game: str, readers: dict[str, _Reader], *, joins: bool = False
-    ) -> tuple[str, int, list[_Read]]:
-        """The epoch, the last number, and what each of these players' queues has."""
+    ) -> list[_Read]:
+        """What each of these players' queues has."""
         arguments = [secrets.token_hex(8), str(PAGE), *_arguments(readers, joins)]
         async with self._reads:
-            epoch, seq, found = await self._read(self._keys(game), arguments)
-        reads = [
-            _Read(int(after), bool(is_new), [numbered_entry(*event) for event in events])
-            for after, is_new, events in found
+            epoch, seq, lost, found = await self._read(self._keys(game), arguments)
+        end = Position(epoch.decode(), int(seq))
+        return [
+            _Read(
+                int(after),
+                bool(holds),
+                bool(is_new),
+                numbered_entries(events),
+                end,
+                int(lost),
+            )
+            for after, holds, is_new, events in found
         ]
-        return epoch.decode(), int(seq), reads
 
     def _keys(self, game: str) -> list[str]:
         """The braces keep all of a game's keys on one node of a Redis Cluster."""

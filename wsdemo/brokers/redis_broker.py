@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import random
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any, ClassVar, TypeVar
 
@@ -18,7 +18,7 @@ from wsdemo.brokers.base import Broker, BrokerDown, Relay, Skip
 from wsdemo.lifetime import end
 from wsdemo.trace import Kind, Trace
 
-__all__ = ["HISTORY", "RedisBroker", "RedisGone", "numbered_entry"]
+__all__ = ["HISTORY", "RedisBroker", "RedisGone", "numbered_entries"]
 
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
@@ -298,6 +298,12 @@ class RedisBroker(Broker):
             self._trace.append(kind, self._server, self.hub, **data)
 
 
-def numbered_entry(number: bytes, fields: list[bytes]) -> tuple[int, bytes]:
-    """The number and the payload of a stream's entry, whose id is the number and a 0."""
-    return int(number.split(b"-")[0]), fields[1]
+def numbered_entries(entries: Sequence[tuple[bytes, list[bytes]]]) -> list[tuple[int, bytes]]:
+    """The numbers and payloads of a stream's entries, up to the first hole.
+
+    An entry's id is its number and a 0.
+    """
+    numbered = [(int(number.split(b"-")[0]), fields[1]) for number, fields in entries]
+    return [
+        (seq, payload) for n, (seq, payload) in enumerate(numbered) if seq == numbered[0][0] + n
+    ]

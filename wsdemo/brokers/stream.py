@@ -22,7 +22,8 @@ from typing import ClassVar
 from redis.asyncio import Redis
 
 from wsdemo.brokers.base import Receipt, Resumption, reason_of_gap
-from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entry
+from wsdemo.brokers.epochs import EPOCHS
+from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entries
 from wsdemo.protocol import Position
 from wsdemo.trace import Trace
 
@@ -32,15 +33,16 @@ _log = logging.getLogger("wsdemo.brokers")
 
 PAGE = 200  # events in one answer of Redis
 
-# KEYS: about, events, ids. ARGV: an epoch, in case that none has begun; ...
-_EPOCH = """
-local epoch = redis.call('HGET', KEYS[1], 'epoch')
+# KEYS: about, events, ids. ARGV: an epoch, in case that one begins; ...
+_EPOCH = (
+    EPOCHS
+    + """
 if not epoch then
-  epoch = ARGV[1]
   redis.call('DEL', KEYS[2], KEYS[3])
-  redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', 0)
+  begin()
 end
 """
+)
 
 # ... the event's id, the event, how many are kept, the channel of those to wake.
 _STORE = (
@@ -48,7 +50,7 @@ _STORE = (
     + """
 local known = redis.call('ZSCORE', KEYS[3], ARGV[2])
 if known then return {epoch, tonumber(known), 0} end
-local seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
+seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], string.format('%d-0', seq), 'event', ARGV[3])
 redis.call('ZADD', KEYS[3], seq, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', seq - tonumber(ARGV[4]))
@@ -57,18 +59,18 @@ return {epoch, seq, 1}
 """
 )
 
-# ... the epoch and the number after which to read, and how many events at most.
+# ... the epoch and the number after which to read, how many events at most, and 1 if a server has
+# got so far.
 _READ = (
     _EPOCH
     + """
-local seq = tonumber(redis.call('HGET', KEYS[1], 'seq'))
-local after = epoch == ARGV[2] and math.min(tonumber(ARGV[3]), seq) or 0
+local after, holds = go_on(ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1')
 local events = {}
 if tonumber(ARGV[4]) > 0 then
   local first = string.format('%d-0', after + 1)
   events = redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', ARGV[4])
 end
-return {epoch, seq, events}
+return {epoch, seq, holds and 1 or 0, lost, events}
 """
 )
 
@@ -77,13 +79,20 @@ return {epoch, seq, events}
 class _Page:
     """What Redis has after a position: the first events, and the position after the last of all."""
 
+    since: Position  # as it is called in this epoch, if it holds there
     events: list[tuple[int, bytes]]
     end: Position
+    lost: int  # the last number that Redis is known to have lost
 
     @property
     def start(self) -> Position:
-        """Before the first event. Where that is not the position asked for, there was a loss."""
+        """Before the first event. Where that is not `since`, there was a loss."""
         return Position(self.end.epoch, self.events[0][0] - 1) if self.events else self.end
+
+    @property
+    def reason(self) -> str:
+        """Why it was; empty if there was none."""
+        return reason_of_gap(self.since, self.start, self.lost)
 
 
 @dataclass
@@ -163,8 +172,8 @@ class StreamBroker(RedisBroker):
         missed = [(seq, event) for seq, event in page.events if seq <= relayed]
         return Resumption(
             page.start,
-            recovered=page.start == since,
-            reason=reason_of_gap(since, page.start),
+            recovered=not page.reason,
+            reason=page.reason,
             missed=missed,
             # The next one may have been relayed while Redis's answer was on its way.
             has_more=(missed[-1][0] if missed else page.start.seq) < relayed,
@@ -214,28 +223,35 @@ class StreamBroker(RedisBroker):
     async def _read_on(self, game: str, here: _Game) -> None:
         is_behind = True
         while is_behind and here.position:
-            page = await self._insist(lambda: self._page(game, here.position, PAGE))
+            page = await self._insist(lambda: self._page(game, here.position, PAGE, mine=True))
             is_behind = page is not None and self._go_on(game, here, here.position, page)
         here.reading = None
         self._hear_what_waits(game, here)
 
     def _go_on(self, game: str, here: _Game, since: Position, page: _Page) -> bool:
         """Relay a page. Returns whether there is another one."""
-        if page.start != since:
-            self._skip(game, page.start, reason_of_gap(since, page.start), "")
+        if page.start != since:  # if only by the name of the epoch
+            self._skip(game, page.start, page.reason, "")
         here.position = page.start
         for seq, payload in page.events:
             here.position = Position(page.end.epoch, seq)
             self._relay(game, payload, seq, "", 4)  # it was asked for
         return here.position != page.end
 
-    async def _page(self, game: str, since: Position | None, count: int) -> _Page:
-        after = since or Position("none", 0)
-        arguments = (secrets.token_hex(8), after.epoch, after.seq, count)
+    async def _page(
+        self, game: str, since: Position | None, count: int, *, mine: bool = False
+    ) -> _Page:
+        since = since or Position("none", 0)
+        arguments = (secrets.token_hex(8), since.epoch, since.seq, count, int(mine))
         async with self._reads:
-            epoch, seq, events = await self._read(self._keys(game), arguments)
+            answer = await self._read(self._keys(game), arguments)
+        epoch, seq, holds, lost, events = answer
+        end = Position(epoch.decode(), int(seq))
         return _Page(
-            [numbered_entry(*event) for event in events], Position(epoch.decode(), int(seq))
+            Position(end.epoch, since.seq) if holds else since,
+            numbered_entries(events),
+            end,
+            int(lost),
         )
 
     def _keys(self, game: str) -> list[str]:

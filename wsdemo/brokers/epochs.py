@@ -1,0 +1,45 @@
+"""What a broker that keeps events has to know to tell that Redis has lost some.
+
+A game's events have numbers, and an epoch that tells them from those before a loss of all data.
+An epoch ends, too, when Redis is started again, for it may have come back without the last events.
+Numbers go on from where it ended, which is kept: a position before that still holds. A server that
+knows of a later number has relayed what is lost; then a number is left out, by which whoever comes
+back can tell.
+
+A Redis that does not say which run of it this is (INFO) begins a new epoch only without any data.
+If every server that knew ends together with Redis, nobody knows.
+"""
+
+__all__ = ["EPOCHS"]
+
+# KEYS[1]: what is known of the game's events. ARGV[1]: an epoch, in case that one begins.
+EPOCHS = """
+local about = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'run', 'ended', 'lost', 'lost_of')
+local epoch, seq, lost = about[1], tonumber(about[2] or 0), tonumber(about[5] or 0)
+local ended, lost_of = about[4] or '', about[6]
+local info = redis.pcall('INFO', 'server')
+local run = type(info) == 'string' and string.match(info, 'run_id:(%x+)') or string.rep('0', 40)
+
+local function begin()
+  if epoch then ended = string.sub(string.format(';%s %d', epoch, seq) .. ended, 1, 1000) end
+  epoch = ARGV[1]
+  redis.call('HSET', KEYS[1], 'epoch', epoch, 'seq', seq, 'run', run, 'ended', ended)
+end
+
+if epoch and run ~= about[3] then begin() end
+
+-- After which number to go on from a position, and whether it holds: whether nothing of what Redis
+-- had before it is lost.
+local function go_on(position_epoch, number, is_of_a_server)
+  if position_epoch == epoch then return math.min(number, seq), number <= seq end
+  local _, at = string.find(ended, ';' .. position_epoch .. ' ', 1, true)
+  local last = at and tonumber(string.match(ended, '^%d+', at + 1))
+  if not last then return 0, false end
+  if number > last and is_of_a_server and lost_of ~= position_epoch then
+    seq = math.max(seq + 1, number)
+    lost, lost_of = seq, position_epoch
+    redis.call('HSET', KEYS[1], 'seq', seq, 'lost', lost, 'lost_of', lost_of)
+  end
+  return math.min(number, last), number <= last
+end
+"""
