@@ -14,15 +14,17 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from wsdemo import Cluster, ledger, open_cluster
+from wsdemo import Cluster, disk, ledger, open_cluster
 from wsdemo.brokers import redis_broker
 from wsdemo.ledger import KEEPERS, Ledger
+from wsdemo.redis_backend import PERSISTENCE, Persistence
 
 __all__ = ["OFTEN", "Act", "play", "scenario", "violations"]
 
 SERVERS = ("A", "B")
 PLAYERS = ("p1", "p2", "p3")
 ANSWER_TIMEOUT = 0.3  # seconds, so that a Redis that stands still does not hold up everything
+SYNC_EVERY = 0.05  # seconds, so that a power cut loses some events and not all
 
 
 class Act(NamedTuple):
@@ -36,8 +38,9 @@ class Act(NamedTuple):
 class _Model:
     """What is broken at a place in the story, so that only what can be done there is done."""
 
-    def __init__(self, broker: str, has_redis: bool) -> None:
+    def __init__(self, broker: str, has_redis: bool, persistence: Persistence) -> None:
         self.broker = broker
+        self.persistence = persistence
         self.keeps = broker in KEEPERS
         self.has_redis = has_redis
         self.servers = dict.fromkeys(SERVERS, "up")
@@ -98,6 +101,9 @@ class _Model:
             yield f"{player}.go_on_reading()"
 
     def _kill(self, act: Act) -> Iterator[str]:
+        """Not where Redis may lose events that nobody but a server knows of."""
+        if self.persistence == "everysec":
+            return
         for server in self._pick([n for n, s in self.servers.items() if s != "down"], act.one):
             self.servers[server] = "down"
             yield f'await cluster.kill_server("{server}")'
@@ -122,7 +128,14 @@ class _Model:
     def _stop_redis(self, act: Act) -> Iterator[str]:
         if self.has_redis and self.redis != "down":
             self.redis = "down"
-            yield f"await cluster.stop_redis(keep={self.keeps})"
+            if self.persistence == "none":
+                yield f"await cluster.stop_redis(keep={self.keeps})"
+            else:
+                if act.other % 2:
+                    yield "await cluster.redis_has_saved()"
+                    for number in range(act.other % 4):
+                        yield from self._send(Act("send", number + act.one, 2))
+                yield f"await cluster.kill_redis(power_cut={bool(act.one % 4)})"
 
     def _start_redis(self, act: Act) -> Iterator[str]:
         if self.redis == "down":
@@ -194,9 +207,14 @@ from wsdemo.player import NotConnected
 """
 
 
-def scenario(acts: Iterable[Act], broker: str, has_redis: bool) -> str:
-    """The source of a scenario: players join, these acts, then everything is healed."""
-    model = _Model(broker, has_redis)
+def scenario(
+    acts: Iterable[Act], broker: str, has_redis: bool, persistence: Persistence = "none"
+) -> str:
+    """The source of a scenario: players join, these acts, then everything is healed.
+
+    With a persistence, Redis crashes instead of being stopped.
+    """
+    model = _Model(broker, has_redis, persistence)
     lines = [
         'p1, p2 = await cluster.join("P1", "P2", server="A")',
         '[p3] = await cluster.join("P3", server="B")',
@@ -212,23 +230,27 @@ def scenario(acts: Iterable[Act], broker: str, has_redis: bool) -> str:
     return f"{_HEAD}async def violation(cluster):\n{body}\n"
 
 
-async def play(source: str, broker: str, redis: str) -> list[str]:
+async def play(
+    source: str, broker: str, redis: str, persistence: Persistence = "none"
+) -> list[str]:
     """Run it, and say what did not hold."""
     names: dict[str, Any] = {}
     exec(source, names)  # what is run is what is printed
     violation: Callable[[Cluster], Awaitable[None]] = names["violation"]
-    cluster = await open_cluster(list(SERVERS), broker, redis)
+    cluster = await open_cluster(list(SERVERS), broker, redis, persistence=persistence)
     try:
         try:
             async with asyncio.timeout(60):
                 await violation(cluster)
                 await cluster.settle()
-                found = list(violations(cluster))
+                found = list(violations(cluster, persistence))
                 await cluster.players["P1"].send("the last")
                 await cluster.settle()
         except TimeoutError as error:
             return [f"it did not end: {error}"]
-        return found or [f"after one more event: {what}" for what in violations(cluster)]
+        return found or [
+            f"after one more event: {what}" for what in violations(cluster, persistence)
+        ]
     finally:
         await cluster.stop()
 
@@ -253,11 +275,19 @@ _PROOF: dict[str, Callable[[Any, Any], bool]] = {
     "lost with its server": lambda record, fate: (
         record.kind == "fault" and record.data.get("reason") == "killed"
     ),
+    "lost with Redis": lambda record, fate: (
+        record.kind == "gap"
+        and record.peer == fate.player
+        and record.data.get("reason") == "new epoch"
+    ),
 }
 
 
-def violations(cluster: Cluster) -> Iterator[str]:
-    """What the broker promises, and this run did not keep."""
+def violations(cluster: Cluster, persistence: Persistence = "none") -> Iterator[str]:
+    """What the broker promises, and this run did not keep.
+
+    With a file that is on the disk now and then, Redis may lose events; then players are told.
+    """
     found = ledger(cluster)
     records = list(cluster.trace)
     if not found.balances:
@@ -269,27 +299,32 @@ def violations(cluster: Cluster) -> Iterator[str]:
         ):
             yield f"{fate.player} missed {fate.event}: {fate.cause}, which nothing proves"
     if cluster.broker in KEEPERS:
-        yield from _broken_promises_of_a_keeper(cluster, found)
+        yield from _broken_promises_of_a_keeper(cluster, found, persistence == "everysec")
     elif found.twice:
         yield f"heard twice: {found.twice}"
 
 
-def _broken_promises_of_a_keeper(cluster: Cluster, found: Ledger) -> Iterator[str]:
+def _broken_promises_of_a_keeper(cluster: Cluster, found: Ledger, may_lose: bool) -> Iterator[str]:
     if found.twice:
         yield f"heard twice: {found.twice}"
     stored = [record.event for record in cluster.trace.select("store") if record.data["is_new"]]
-    if len(stored) > len(set(stored)):
+    if len(stored) > len(set(stored)) and not may_lose:
         yield f"stored twice: {sorted(stored)}"
     kept = {record.event for record in cluster.trace if record.kind in ("store", "relay")}
     for fate in found:
-        if fate.outcome == "missed" and fate.event in kept:
+        is_lost = may_lose and fate.cause == "lost with Redis"
+        if fate.outcome == "missed" and fate.event in kept and not is_lost:
             yield f"{fate.player} missed {fate.event}, which was kept: {fate.cause}"
     for player in cluster.players.values():
-        if player.gaps:
+        if any(not may_lose or gap.reason != "new epoch" for gap in player.gaps):
             yield f"{player.name} was told of a gap: {player.gaps}"
+        if may_lose:
+            continue  # a number may be given again, in another epoch
         numbers = [event.seq for event in player.heard]
         if numbers != sorted(numbers, key=lambda seq: seq or 0):
             yield f"{player.name} heard out of order: {numbers}"
+    if may_lose:
+        return
     sequences = {
         tuple((event.seq, event.id) for event in player.heard)
         for player in cluster.players.values()
@@ -305,11 +340,12 @@ def _main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--broker", default="stream")
     parser.add_argument("--redis", default="fake")
+    parser.add_argument("--persistence", default="none", choices=PERSISTENCE)
     parser.add_argument("--tries", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None, help="of the first (default: any)")
     asked = parser.parse_args()
     first = asked.seed if asked.seed is not None else random.SystemRandom().randrange(10**9)
-    redis_broker.ANSWER_TIMEOUT = ANSWER_TIMEOUT
+    redis_broker.ANSWER_TIMEOUT, disk.EVERY = ANSWER_TIMEOUT, SYNC_EVERY
     bad = 0
     for seed in range(first, first + asked.tries):
         chosen = random.Random(seed)
@@ -320,9 +356,9 @@ def _main() -> int:
             )
             for _ in range(chosen.randint(1, 30))
         ]
-        source = scenario(acts, asked.broker, asked.broker != "none")
+        source = scenario(acts, asked.broker, asked.broker != "none", asked.persistence)
         with suppress(KeyboardInterrupt):
-            found = asyncio.run(play(source, asked.broker, asked.redis))
+            found = asyncio.run(play(source, asked.broker, asked.redis, asked.persistence))
             if found:
                 bad += 1
                 print(f"# seed {seed}:", *found, sep="\n# ", flush=True)

@@ -17,16 +17,22 @@ from hypothesis import strategies as st
 from tests import chaos
 from tests.chaos import OFTEN, Act, play, scenario
 from tests.conftest import RUNS
+from wsdemo import disk
 from wsdemo.brokers import redis_broker
 from wsdemo.cluster import BROKERS
+from wsdemo.redis_backend import Persistence
 
 MANY = int(os.environ.get("WSDEMO_CHAOS", "0"))
-KINDS = [
-    *RUNS,
-    ("stream", "fake"),
-    ("stream", "embedded"),
-    ("queue", "fake"),
-    ("queue", "embedded"),
+KINDS: list[tuple[str, str, Persistence]] = [
+    *((broker, redis, "none") for broker, redis in RUNS),
+    ("stream", "fake", "none"),
+    ("stream", "embedded", "none"),
+    ("stream", "embedded", "everysec"),
+    ("stream", "embedded", "always"),
+    ("queue", "fake", "none"),
+    ("queue", "embedded", "none"),
+    ("queue", "embedded", "everysec"),
+    ("queue", "embedded", "always"),
 ]
 
 schedules = st.lists(
@@ -38,19 +44,20 @@ schedules = st.lists(
 
 @pytest.fixture(autouse=True, scope="module")
 def _impatient() -> Iterator[None]:
-    """The servers give up a Redis that stands still sooner than usual."""
+    """The servers give up a Redis that stands still sooner than usual, and its disk is synced."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(redis_broker, "ANSWER_TIMEOUT", chaos.ANSWER_TIMEOUT)
+        patch.setattr(disk, "EVERY", chaos.SYNC_EVERY)
         yield
 
 
 def test_every_broker_is_tried() -> None:
     """A broker that is added to the package is added here."""
-    assert {broker for broker, _ in KINDS} == set(BROKERS)
+    assert {broker for broker, _, _ in KINDS} == set(BROKERS)
 
 
-@pytest.mark.parametrize(("broker", "redis"), KINDS)
-def test_it_keeps_its_promise(broker: str, redis: str) -> None:
+@pytest.mark.parametrize(("broker", "redis", "persistence"), KINDS)
+def test_it_keeps_its_promise(broker: str, redis: str, persistence: Persistence) -> None:
     """The ledger balances, with causes that are proven; what is kept is heard once, in order."""
 
     @settings(
@@ -63,8 +70,9 @@ def test_it_keeps_its_promise(broker: str, redis: str) -> None:
     )
     @given(schedules)
     def try_one(acts: list[Act]) -> None:
-        source = scenario(acts, broker, has_redis=broker != "none")
-        found = asyncio.run(play(source, broker, redis))
-        assert not found, "\n".join([*found, "", f"# broker={broker!r}, redis={redis!r}", source])
+        source = scenario(acts, broker, broker != "none", persistence)
+        found = asyncio.run(play(source, broker, redis, persistence))
+        where = f"# {broker=}, {redis=}, {persistence=}"
+        assert not found, "\n".join([*found, "", where, source])
 
     try_one()
