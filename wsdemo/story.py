@@ -485,6 +485,8 @@ class Teller:
         now, part = self._now() + LAST_WORDS * (record.kind == "fault"), record.at
         reason = str(record.data.get("reason"))
         state = "up" if record.kind == "start" else _STATES.get(reason)
+        if record.peer == "redis" and reason == "link cut" and part in self._linked:
+            return now, [self._link(now, part, up=False)]  # a server may notice it later
         if state is None or record.peer:
             return now, []
         if state == "frozen":
