@@ -276,9 +276,7 @@ _PROOF: dict[str, Callable[[Any, Any], bool]] = {
         record.kind == "fault" and record.data.get("reason") == "killed"
     ),
     "lost with Redis": lambda record, fate: (
-        record.kind == "gap"
-        and record.peer == fate.player
-        and record.data.get("reason") == "new epoch"
+        record.kind == "fault" and record.data.get("reason") == "power cut"
     ),
 }
 
@@ -302,6 +300,14 @@ def violations(cluster: Cluster, persistence: Persistence = "none") -> Iterator[
         yield from _broken_promises_of_a_keeper(cluster, found, persistence == "everysec")
     elif found.twice:
         yield f"heard twice: {found.twice}"
+
+
+def _untold_losses(cluster: Cluster) -> Iterator[str]:
+    """What Redis has lost without the player's being told, at the latest with the next event."""
+    for name, player in cluster.players.items():
+        lost = [e for e, cause in ledger(cluster).missed_by(name) if cause == "lost with Redis"]
+        if lost and not player.gaps:
+            yield f"{name} was not told of the loss of {lost}"
 
 
 def _broken_promises_of_a_keeper(cluster: Cluster, found: Ledger, may_lose: bool) -> Iterator[str]:

@@ -80,7 +80,7 @@ class _Event:
     parted: set[str] = field(default_factory=set)  # players, before their server relayed it
     subscribed: set[str] = field(default_factory=set)  # servers, when it was received
     killed: set[str] = field(default_factory=set)  # servers, since it was received
-    redis_stopped: bool = False  # since it was received
+    redis_ended: Record | None = None  # since it was received
     unconfirmed: bool = False  # its sender says it again until it is kept
     place: tuple[int, int] | None = None  # where it is kept: in which epoch, at which number
 
@@ -171,7 +171,7 @@ class FateFinder:
                 self._frozen.discard(part)
                 self._subscribed.clear()
                 for name in self._open:
-                    self._events[name].redis_stopped = True
+                    self._events[name].redis_ended = record
 
     def _is_the_games(self, channel: str) -> bool:
         return channel.endswith(f"game:{self._game}")
@@ -196,7 +196,7 @@ class FateFinder:
                 event.parted.clear()
                 event.subscribed = set(self._subscribed)
                 event.killed.clear()
-                event.redis_stopped = False
+                event.redis_ended = None
                 event.where = {player: self._where.get(player) for player in event.where}
             case "publish" | "unpublished":
                 event.publish = record
@@ -231,7 +231,7 @@ class FateFinder:
         for player, server in event.where.items():
             if event.heard[player] or player in event.missed:
                 continue
-            gap = self._gap(event, player)
+            gap = self._gap(event, player) or self._loss(event, player)
             if gap is None and self._is_held_up(event, player, server):
                 self._open.add(name)
             else:
@@ -244,6 +244,15 @@ class FateFinder:
             if event.place and event.place <= (epoch, seq) and record.n > event.sent.n:
                 cause = _CAUSES_OF_GAPS[str(record.data.get("reason", ""))]
                 return Fate(event.sent.event, player, "missed", cause, record.n, record.at)
+        return None
+
+    def _loss(self, event: _Event, player: str) -> Fate | None:
+        """What a Redis that was away has not brought back to a player who is there, and at rest."""
+        there, frozen = self._where.get(player), self._frozen
+        at_rest = there and not event.unconfirmed and frozen.isdisjoint({player, there, "redis"})
+        if event.place and event.redis_ended and at_rest:
+            end = event.redis_ended.n
+            return Fate(event.sent.event, player, "missed", "lost with Redis", end, there or "")
         return None
 
     def _is_held_up(self, event: _Event, player: str, server: str | None) -> bool:
@@ -278,7 +287,7 @@ class FateFinder:
             return missed("redis down", event.publish)
         if server in event.killed:
             return missed("lost with its server", event.publish)
-        if event.redis_stopped and server in event.subscribed:
+        if event.redis_ended and server in event.subscribed:
             return missed("redis down", event.publish)
         if player in event.parted:  # so its server had no more reason to be subscribed
             return missed("player away", event.publish)

@@ -34,12 +34,13 @@ local function go_on(position_epoch, number, is_of_a_server)
   if position_epoch == epoch then return math.min(number, seq), number <= seq end
   local _, at = string.find(ended, ';' .. position_epoch .. ' ', 1, true)
   local last = at and tonumber(string.match(ended, '^%d+', at + 1))
-  if not last then return 0, false end
-  if number > last and is_of_a_server and lost_of ~= position_epoch then
+  local is_lost = last and number > last or not last and ended ~= ''  -- or with all of its epoch
+  if is_lost and is_of_a_server and lost_of ~= position_epoch then
     seq = math.max(seq + 1, number)
     lost, lost_of = seq, position_epoch
     redis.call('HSET', KEYS[1], 'seq', seq, 'lost', lost, 'lost_of', lost_of)
   end
+  if not last then return 0, false end
   return math.min(number, last), number <= last
 end
 """
