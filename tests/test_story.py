@@ -31,6 +31,7 @@ from wsdemo.story import (
     Health,
     Hop,
     Item,
+    Keeps,
     Left,
     Link,
     Loss,
@@ -193,6 +194,8 @@ def names_only_what_there_was(trace: Trace, story: Story) -> None:
                 assert item.server in story.every_server, item
             case Frame():
                 assert item.event in events, item
+            case Keeps():
+                assert item.count is None or item.count >= 0, item
             case Health():
                 assert item.part in parts | {"redis"}, item
 
@@ -535,6 +538,38 @@ def test_with_pubsub_every_message_takes_the_same_way() -> None:
         }
     )
     assert [(link.server, link.up) for link in of(story, Link)] == [("A", True), ("B", True)]
+
+
+@pytest.mark.parametrize(
+    ("broker", "at_the_end_of_each_beat"), [("stream", [1, 3, 3]), ("queue", [0, 2, 0])]
+)
+def test_what_redis_keeps_while_p1_is_away(broker: str, at_the_end_of_each_beat: list[int]) -> None:
+    """A stream keeps everything, a queue what its player has not acknowledged."""
+    story = tell(comparison("p1_forgets")[broker])
+    ends = [*(beat.s for beat in of(story, Beat)[1:]), story.end]
+    kept = [[keeps.count for keeps in of(story, Keeps) if keeps.s <= end][-1] for end in ends]
+    assert kept == at_the_end_of_each_beat
+    assert not of(tell(comparison("p1_is_away")["pubsub"]), Keeps)
+
+
+@pytest.mark.parametrize("broker", ["stream", "queue"])
+async def test_what_redis_keeps_is_not_known_until_it_is_counted_again(broker: str) -> None:
+    """It has lost everything, and begins anew; a queue has lost its oldest event before that."""
+    async with open_cluster(broker=broker, redis="fake", history=3) as cluster:
+        p1, p2 = await cluster.join("P1", "P2")
+        await p2.disconnect()
+        for number in range(5):
+            await p1.send(f"{number}")
+        await cluster.settle()
+        async with faults.redis_stopped(cluster):
+            pass
+        await cluster.settle()
+        await p1.send("the first")
+        await cluster.settle()
+    counts = [keeps.count for keeps in of(tell(cluster.trace), Keeps)]
+    before, after = counts[: counts.index(None)], counts[counts.index(None) + 1 :]
+    assert before[-1] == 3
+    assert after == ([1] if broker == "stream" else [1, 0])
 
 
 def test_both_runs_of_a_comparison_begin_with_the_same_beats() -> None:

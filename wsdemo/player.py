@@ -119,7 +119,7 @@ class Player:
         self.events_said = events_before
         self._sync_numbers = itertools.count(1)
         self._answers: dict[str, set[asyncio.Future[int | Exception]]] = {}  # to what it has asked
-        self._unconfirmed: set[str] = set()  # events
+        self._unconfirmed: list[str] = []  # events; one may be said twice at a time
         self._known_events: set[tuple[str, str]] = set()  # heard, by player and id
         self._acks = False
         self._link = Gate()  # shut while it is cut
@@ -304,7 +304,7 @@ class Player:
 
     async def _send_until_confirmed(self, event: str, body: str) -> int:
         said = event_name(self.name, event)
-        self._unconfirmed.add(said)
+        self._unconfirmed.append(said)
         try:
             delays = self._backoff()
             while True:
@@ -321,7 +321,7 @@ class Player:
             self._record("give up", "", said)
             raise
         finally:
-            self._unconfirmed.discard(said)
+            self._unconfirmed.remove(said)
             self._changes.announce()
 
     async def confirmed(self) -> None:

@@ -496,8 +496,15 @@ class GameServer(Lifetime):
             return
         if receipt.position:
             stored = {"epoch": receipt.position.epoch, "seq": receipt.position.seq}
+            if receipt.kept is not None:
+                stored["kept"] = receipt.kept
             self._record(
-                "store", self._broker.hub, said, game=game, is_new=receipt.is_new, **stored
+                "store",
+                self._broker.hub,
+                said,
+                game=game,
+                is_new=receipt.is_new,
+                **stored,
             )
             await self._say(visit, Stored(send.id, receipt.position.seq))
         elif self._broker.hub:

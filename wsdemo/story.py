@@ -11,7 +11,7 @@ still waits there. The stage and the timeline draw what this module tells, and n
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_right, insort
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,6 +28,7 @@ __all__ = [
     "Health",
     "Hop",
     "Item",
+    "Keeps",
     "Left",
     "Link",
     "Loss",
@@ -159,6 +160,13 @@ class Command(_Item, frozen=True):
     text: str
 
 
+class Keeps(_Item, frozen=True):
+    """How many events Redis keeps from `s` on; None if that is not known."""
+
+    s: float
+    count: int | None
+
+
 class Health(_Item, frozen=True):
     """A server, or "redis", is "up", "down" or "frozen" from `s` on; until told otherwise, up.
 
@@ -180,7 +188,7 @@ class Outcome(_Item, frozen=True):
     cause: str
 
 
-Item = Beat | Said | Hop | Loss | Place | Left | Link | Frame | Command | Health | Outcome
+Item = Beat | Said | Hop | Loss | Place | Left | Link | Frame | Command | Keeps | Health | Outcome
 
 
 @dataclass(frozen=True)
@@ -247,6 +255,11 @@ class Teller:
         self._linked_since: defaultdict[str, float] = defaultdict(float)  # server -> since when
         self._channel = ""
         self._ways: dict[str, _Way] = {}
+        self._kept: int | None = None  # events in Redis, as far as is known
+        self._queued: list[int] = []  # numbers of events that were put into the players' queues
+        self._acked: dict[str, int] = {}  # player who has a queue -> up to which number
+        self._queues_epoch = ""
+        self._are_queues_known = True
         self._connecting: dict[str, float] = {}  # player -> since when
         self._joined: dict[str, float] = {}  # player -> when its server registered it
         self._place: dict[str, str] = {}
@@ -307,6 +320,8 @@ class Teller:
                 return self._tell_link(record)
             case "fault" | "heal" | "start":
                 return self._tell_health(record)
+            case "ack" | "gap" | "trim":
+                return self._now(), self._tell_queue(record)
         return self._now(), []
 
     def _now(self) -> float:
@@ -375,6 +390,7 @@ class Teller:
                 known = "" if record.data.get("is_new", True) else "(known already)"
                 words = _words("XADD", self._linked.get(record.at, self._channel), known)
                 items.append(Command(s, record.at, f"{words} → {record.data.get('seq', '')}"))
+                items += self._tell_stored(s, record)
             case "unpublished":
                 s = way.departs + 1
             case "relay":
@@ -410,6 +426,46 @@ class Teller:
             case _:
                 s = way.said
         return s, items
+
+    def _tell_stored(self, s: float, record: Record) -> list[Item]:
+        """How many events Redis keeps with this one: by its own word, or in all queues."""
+        seq, kept = record.data.get("seq"), record.data.get("kept")
+        if isinstance(kept, int):
+            return self._keep(s, kept)
+        if isinstance(seq, int) and record.data.get("is_new", True):
+            insort(self._queued, seq)
+        return self._keep(s, self._in_queues())
+
+    def _tell_queue(self, record: Record) -> list[Item]:
+        """What a player has acknowledged, or will never have, is not in its queue."""
+        player, seq = record.at if record.kind == "ack" else record.peer, record.data.get("seq")
+        if self._about.get("broker") != "queue":
+            return []
+        epoch = record.data.get("epoch", self._queues_epoch)
+        if epoch != self._queues_epoch and record.data.get("reason") == "new epoch":
+            self._queued.clear()
+            self._are_queues_known = seq == 0  # or else nobody knows what is in them
+        self._queues_epoch = epoch
+        if record.kind == "trim":  # its oldest one gave way
+            player = str(record.data.get("player"))
+            acked = self._acked.get(player, 0)
+            self._acked[player] = next((n for n in self._queued if n > acked), acked)
+        elif isinstance(seq, int):
+            self._acked[player] = seq
+        del self._queued[: bisect_right(self._queued, min(self._acked.values(), default=0))]
+        return [] if self._kept is None else self._keep(self._now(), self._in_queues())
+
+    def _in_queues(self) -> int | None:
+        if not self._are_queues_known:
+            return None
+        behind = (bisect_right(self._queued, acked) for acked in self._acked.values())
+        return sum(len(self._queued) - number for number in behind)
+
+    def _keep(self, s: float, count: int | None) -> list[Item]:
+        if count == self._kept:
+            return []
+        self._kept = count
+        return [Keeps(s, count)]
 
     def _wait(self, way: _Way, source: str, target: str, s: float) -> Item:
         """A message goes to a part that stands still, and stays there until it goes on."""
@@ -506,6 +562,8 @@ class Teller:
             items.append(self._link(now, part, up=False))
         if state == "down":
             self._died[part] = now
+            if part == "redis":  # until it is counted again
+                items += self._keep(now, None)
             if part == "redis":  # whose end a server that stands still does not notice
                 frozen = sorted(self._frozen & self._linked.keys())
                 items += [self._link(now, server, up=False) for server in frozen]
@@ -543,6 +601,7 @@ class Teller:
                 if player in self._gone:  # its server has heard of it later
                     return now, []
                 self._gone.add(player)
+                self._acked.pop(player, None)
                 return now + PARTING, [Left(now, player)]
             case "disconnect" if record.peer == "redis":
                 up = record.at in self._linked

@@ -161,6 +161,18 @@ test("a server is linked to Redis from when it has subscribed", () => {
   assert.deepEqual([subscribed(0), subscribed(1), subscribed(4.5)], [["", ""], ["game:g", ""], ["game:g", "game:g"]]);
 });
 
+test("Redis keeps what it was told to keep last, Pub/Sub nothing, and without a broker nobody does", () => {
+  const stream = { ...pubsub, broker: "stream", items: [
+    ...pubsub.items, { type: "keeps", s: 7.5, count: 1 }, { type: "keeps", s: 9, count: null }, { type: "keeps", s: 9.5, count: 3 }] };
+  const keeps = (run, s) => worldAt(new Film(run), s).keeps;
+  assert.deepEqual([7, 7.5, 8.9, 9, 9.6].map((s) => keeps(stream, s)), [null, 1, 1, null, 3]);
+  assert.deepEqual([keeps(pubsub, 9.6), keeps(none, 7)], [0, null]);
+  const told = (run, s) => describe(new Film(run), "redis", worldAt(new Film(run), s)).facts;
+  assert.deepEqual(told(stream, 8).at(-1), ["keeps", "1 event"]);
+  assert.deepEqual(told(stream, 9.6).at(-1), ["keeps", "3 events"]);
+  assert.deepEqual(told(stream, 9).at(-1)[0], "game:g");
+});
+
 test("a slot is not there, then pending, then decided", () => {
   const film = new Film(none);
   const slot = (s) => worldAt(film, s, { events: ["P2-1"] }).players[0].strip[0];
@@ -501,7 +513,7 @@ test("the inspector tells of Redis its channels, who is subscribed, and the last
   const film = new Film({ ...pubsub, items: [...pubsub.items, ...commands] });
   const { title, facts, texts } = describe(film, "redis redis", worldAt(film, 7));
   assert.equal(title, "Redis, up");
-  assert.deepEqual(facts, [["game:g", "A and B"]]);
+  assert.deepEqual(facts, [["game:g", "A and B"], ["keeps", "0 events"]]);
   assert.deepEqual(texts.map(([, text]) => text.at(-1)), ["2", "3", "4", "5", "6", "7"]);
 });
 

@@ -43,6 +43,8 @@ class Receipt:
     """The event's own, where the broker keeps it."""
     is_new: bool = True
     """False if an event of this name was there already; the position is that one's."""
+    kept: int | None = None
+    """How many events the broker now keeps, if it says so."""
 
 
 @dataclass(frozen=True)

@@ -49,13 +49,13 @@ _STORE = (
     _EPOCH
     + """
 local known = redis.call('ZSCORE', KEYS[3], ARGV[2])
-if known then return {epoch, tonumber(known), 0} end
+if known then return {epoch, tonumber(known), 0, redis.call('XLEN', KEYS[2])} end
 seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], string.format('%d-0', seq), 'event', ARGV[3])
 redis.call('ZADD', KEYS[3], seq, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', seq - tonumber(ARGV[4]))
 redis.call('PUBLISH', ARGV[5], string.format('%s %d ', epoch, seq) .. ARGV[3])
-return {epoch, seq, 1}
+return {epoch, seq, 1, redis.call('XLEN', KEYS[2])}
 """
 )
 
@@ -138,8 +138,8 @@ class StreamBroker(RedisBroker):
         """Add the event to the stream, unless one of this name is there, and wake the servers."""
         channel = self._game_prefix + game
         arguments = (secrets.token_hex(8), event, payload, self._history, channel)
-        epoch, seq, is_new = await self._ask(lambda: self._store(self._keys(game), arguments))
-        return Receipt(position=Position(epoch.decode(), int(seq)), is_new=bool(is_new))
+        epoch, seq, is_new, kept = await self._ask(lambda: self._store(self._keys(game), arguments))
+        return Receipt(None, Position(epoch.decode(), int(seq)), bool(is_new), int(kept))
 
     async def subscribe(self, game: str) -> None:
         """Listen, and only then see how far the stream is: what comes later wakes this server."""

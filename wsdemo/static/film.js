@@ -16,10 +16,11 @@ import { everyone, latency, LONGEST, named, quote, shorten, split, waits, WHEREA
  * @typedef {{type: "left", s: number, player: string}} Left
  * @typedef {{type: "link", s: number, server: string, up: boolean, channel?: string}} Link
  * @typedef {{type: "command", s: number, server: string, text: string}} Command
+ * @typedef {{type: "keeps", s: number, count: number | null}} Keeps
  * @typedef {"up" | "down" | "frozen" | "absent"} State
  * @typedef {{type: "health", s: number, part: string, state: State}} Health
  * @typedef {{type: "outcome", s: number, event: string, player: string, outcome: string, cause: string}} Outcome
- * @typedef {Beat | Said | Frame | Hop | Loss | Place | Left | Link | Command | Health | Outcome} Item
+ * @typedef {Beat | Said | Frame | Hop | Loss | Place | Left | Link | Command | Keeps | Health | Outcome} Item
  * @typedef {{title: string, broker: string, servers: string[], items: Item[], end: number}} Run
  *
  * @typedef {{action: string, choice?: string, label: string, why: string}} Act `why`: it cannot be done now
@@ -45,7 +46,7 @@ import { everyone, latency, LONGEST, named, quote, shorten, split, waits, WHEREA
  * @typedef {{item: Hop, fraction: number}} Token
  * @typedef {{item: Loss, fraction: number}} Lost
  * @typedef {{heard: number, missed: number, twice: number}} Counts
- * @typedef {{s: number, players: PlayerNow[], servers: ServerNow[], redis: State, waiting: number, tokens: Token[], losses: Lost[], counts: Counts}} World `waiting` at Redis
+ * @typedef {{s: number, players: PlayerNow[], servers: ServerNow[], redis: State, waiting: number, keeps: number | null, tokens: Token[], losses: Lost[], counts: Counts}} World `waiting` at Redis, which `keeps` so many events, if that is known
  */
 
 // ---- Numbers
@@ -160,6 +161,8 @@ export class Film {
   losses = [];
   /** @type {Command[]} */
   commands = [];
+  /** @type {Keeps[]} */
+  keeps = [];
   /** When players or parts change, and until when what has begun by then goes on. @type {{s: number, until: number}[]} */
   changes = [];
   /** Those of each event, and of what each server does, as in “relayed A”. @type {Map<string, Hop[]>} */
@@ -255,6 +258,10 @@ export class Film {
         break;
       case "command":
         insert(this.commands, item);
+        break;
+      case "keeps":
+        insert(this.keeps, item);
+        this._change(item.s);
         break;
       case "health":
         insert(listOf(this.healths, item.part), item);
@@ -423,6 +430,7 @@ export function worldAt(film, s, view = {}) {
     servers: was?.servers ?? serversAt(film, s, players),
     redis: latest(film.healths.get("redis") ?? [], s)?.state ?? "up",
     waiting: film.waiting("redis", film.servers.map((name) => `published ${name}`), s),
+    keeps: film.broker === "pubsub" ? 0 : (latest(film.keeps, s)?.count ?? null),
     tokens: tokensAt(film, s),
     losses: lossesAt(film, s, since, players),
     counts: film.tally.at(s),
@@ -545,7 +553,7 @@ const NEWEST = 12; // events of which it is told what they were for a player
  * @param {Film} film @param {string} open @param {World} world
  * @returns {{title: string, facts: string[][], texts: string[][]}}
  */
-export function describe(film, open, { s, players, servers, redis, waiting }) {
+export function describe(film, open, { s, players, servers, redis, waiting, keeps }) {
   const [kind, name] = split(open);
   const past = (/** @type {string} */ way) => {
     const hops = film.ways.get(way) ?? [];
@@ -575,6 +583,7 @@ export function describe(film, open, { s, players, servers, redis, waiting }) {
   if (kind === "redis") {
     const channels = [...new Set(servers.flatMap(({ channel }) => channel || []))];
     const facts = channels.map((channel) => [channel, everyone(servers.filter((one) => one.channel === channel).map((one) => one.name))]);
+    if (keeps !== null) facts.push(["keeps", keeps === 1 ? "1 event" : `${keeps} events`]);
     const commands = film.commands.slice(0, countUpTo(film.commands, s)).slice(-6);
     return { title: `Redis, ${redis}${waits(waiting)}`, facts, texts: commands.map(({ server, text }) => [`from ${named(server)}`, text]) };
   }

@@ -169,18 +169,20 @@ export function paneOf(film) {
   function drawBroker() {
     const { broker: { x, y, rx, height, none } } = plan;
     const state = world.redis;
+    const keeps = world.keeps === null || state !== "up" ? "" : `keeps ${world.keeps}`;
     const look = none ? "broker none" : `broker ${state}`;
     const ry = rx * 0.29;
     const top = y - height / 2 + ry;
     const side = px(height - 2 * ry);
     const d = `M${px(x - rx)} ${px(top)}v${side}a${px(rx)} ${px(ry)} 0 0 0 ${px(2 * rx)} 0v-${side}`;
-    parts.draw("cylinder", "path", { class: look, d, ...(none ? {} : press("redis", "redis", `Redis: ${state}${waits(world.waiting)}`)) });
+    parts.draw("cylinder", "path", { class: look, d, ...(none ? {} : press("redis", "redis", `Redis: ${state}${waits(world.waiting)}${keeps && `, ${keeps}`}`)) });
     parts.draw("lid", "ellipse", { class: look, cx: x, cy: top, rx, ry });
-    const lines = y + (world.waiting ? 3 : none ? 30 : 10);
+    const lines = y + (none ? 30 : world.waiting || keeps ? 1 : 10);
     parts.write("cylinder name", none ? "kind middle" : "redis", x, lines, none ? (rx < 34 ? "" : "no broker") : "Redis");
     const channel = world.servers.find((server) => server.channel)?.channel ?? "";
     if (!none) parts.write("channel", state === "up" ? "channel" : "ill middle", x, lines + 18, state === "up" ? shorten(channel, 9) : state);
     if (world.waiting) parts.write("waiting", "kind middle", x, lines + 33, waits(world.waiting).slice(2));
+    else if (keeps) parts.write("keeps", "keeps", x, lines + 33, keeps.length * LETTER < 2 * rx ? keeps : `${world.keeps} kept`);
   }
 
   /** @param {PlayerNow} player */
