@@ -39,12 +39,17 @@ class Disk:
     async def stop(self) -> None:
         """Sync no more."""
         await end(self._syncing)
+        self._changes.announce()
 
     async def until_synced(self) -> None:
-        """Return once everything that is written now has been synced."""
-        written = self._sizes()
+        """Return once everything that is written now has been synced, or never will be."""
+        written, syncing = self._sizes(), self._syncing
         await self._changes.until(
-            lambda: all(self._synced.get(path, 0) >= size for path, size in written.items())
+            lambda: (
+                syncing is None
+                or syncing.done()
+                or all(self._synced.get(path, 0) >= size for path, size in written.items())
+            )
         )
 
     def lose_power(self) -> None:

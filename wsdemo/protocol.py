@@ -18,9 +18,9 @@ answered by "stored" once the event is written, also if it had been written befo
 carries "epoch" and "seq": the event that comes next has the next number. A client that comes back
 puts the last epoch and number it knows into its "join", as "resume": {"epoch", "seq"}; "recovered"
 in the welcome says whether all that it has missed follows. If not, "reason" is "trimmed" (the
-broker keeps only later ones) or "new epoch" (it has lost what it had, and begun anew). A second
-welcome on the same connection says that something has been lost meanwhile. A welcome with "acks"
-asks for an "ack" of what has been heard.
+broker keeps only later ones) or "new epoch" (it has lost what it had, or the end of it). A second
+welcome on the same connection says that something has been lost meanwhile or, if "recovered", only
+that the epoch has another name. A welcome with "acks" asks for an "ack" of what has been heard.
 """
 
 from __future__ import annotations
