@@ -48,8 +48,8 @@ Kind = Literal[
     "receive",  # server <- player, with data["body"] and data["frame"]
     "publish",  # server -> redis: carried out, with data["receivers"]
     "unpublished",  # server -> redis: it could not be, or is not known to be, for data["reason"]
-    "store",  # server -> redis: kept, with data["seq"], as one of data["kept"] that a stream now has;
-    # not data["is_new"] if it had been before
+    "store",  # server -> redis: kept, with data["seq"]; not data["is_new"] if it had been before.
+    # A stream says how many it has by now: data["kept"]
     "relay",  # server <- redis (or its own broker): to its own players goes data["frame"]
     "deliver",  # server -> player
     "hear",  # player <- server
