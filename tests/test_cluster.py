@@ -23,7 +23,7 @@ from tests.conftest import (
     tasks,
     within,
 )
-from wsdemo import Cluster, ledger, open_cluster
+from wsdemo import Cluster, faults, ledger, open_cluster
 from wsdemo.player import Player
 from wsdemo.redis_backend import EmbeddedRedis, FakeRedis
 from wsdemo.trace import Kind
@@ -51,6 +51,21 @@ class TestWhatALearnerTypes:
         assert bodies(p1.heard) == bodies(p2.heard) == bodies(p3.heard) == ["jump", "duck"]
         assert ledger(cluster).balances
         await cluster.stop()
+
+    async def test_every_part_can_be_broken_as_the_readme_has_it(self) -> None:
+        """The README's second example: server A is killed, and what is said then is kept."""
+        cluster = await open_cluster(broker="stream", redis="embedded", persistence="always")
+        p1, p2 = await cluster.join("P1", "P2")
+        async with faults.server_killed(cluster, "A"):
+            await cluster.until(lambda: p1.connected and p2.connected)
+            assert p1.server == p2.server == "B"
+            assert await p2.send("jump", confirm=True) == 1
+        await cluster.stop()
+
+    def test_one_that_was_not_awaited_says_so(self) -> None:
+        """Whoever forgets the `await` is told of it."""
+        with pytest.raises(AttributeError, match="not open; write `await open_cluster"):
+            open_cluster().join  # noqa: B018
 
     async def test_the_same_call_is_a_context_manager(self) -> None:
         """`async with` starts it and stops it, also after an error."""

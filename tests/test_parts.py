@@ -488,7 +488,7 @@ class TestRedis:
     @pytest.mark.parametrize(
         ("options", "words"),
         [
-            ({"broker": "none"}, r"^There is no Redis in this cluster\.$"),
+            ({"broker": "none"}, r"^There is no Redis in this cluster; .* has one\.$"),
             ({"redis": "URL"}, r"somebody else's.*open_cluster\(redis=\"embedded\"\)"),
         ],
     )

@@ -12,14 +12,14 @@ from wsdemo.teach import check, predict, ready, show
 @pytest.mark.parametrize(
     ("misses", "says"),
     [
-        (None, "You made no prediction"),
+        ("fire", "You predicted “fire”."),
         (["fire", "hide"], "That is what you predicted."),
         (["jump"], "You predicted “jump”."),
         ([], "You predicted nothing."),
     ],
 )
 async def test_a_prediction_is_held_against_the_run(
-    misses: list[str] | None, says: str, capsys: pytest.CaptureFixture[str]
+    misses: list[str] | str, says: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The comparison says what was missed, and whether that is what was predicted."""
     runs = await compare(scenarios.p1_moves_to_b, ["none"])
@@ -27,6 +27,16 @@ async def test_a_prediction_is_held_against_the_run(
     printed = capsys.readouterr().out
     assert "Without a broker, P1 missed “hide” and “fire”." in printed
     assert says in printed
+
+
+async def test_without_a_prediction_nothing_is_given_away(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Whoever has not predicted is asked to, first."""
+    runs = await compare(scenarios.p1_moves_to_b, "none")
+    predict("P1").compare(ledger(runs)["none"])
+    printed = capsys.readouterr().out
+    assert printed == "You made no prediction: write one into the cell above, and run both again.\n"
 
 
 def test_a_check_says_whether_the_claim_holds(capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,7 +15,7 @@ from collections.abc import (
 )
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import Any
+from typing import Any, NoReturn
 
 from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.barrier import Barrier
@@ -490,6 +490,11 @@ class _OpenCluster:
 
     def __await__(self) -> Generator[Any, None, Cluster]:
         return self._open().__await__()
+
+    def __getattr__(self, name: str) -> NoReturn:
+        raise AttributeError(
+            f"no {name!r} yet: the cluster is not open; write `await open_cluster(...)`"
+        )
 
     async def _open(self) -> Cluster:
         if self._cell:

@@ -30,14 +30,15 @@ class Run:
 
 
 async def compare(
-    scenario: Scenario | str, brokers: Sequence[str] = ("none", "pubsub"), **options: Any
+    scenario: Scenario | str, brokers: Sequence[str] | str = ("none", "pubsub"), **options: Any
 ) -> dict[str, Run]:
-    """Run a scenario, given or named, under each broker, each on a cluster of its own.
+    """Run a scenario, given or named, under each broker or the only one, on a cluster of its own.
 
     `options` go to `open_cluster`. Returns the runs by broker. If one fails, the others are stopped
     and its error is raised.
     """
     play = scenario_named(scenario) if isinstance(scenario, str) else scenario
+    brokers = [brokers] if isinstance(brokers, str) else brokers
     if len(set(brokers)) < len(brokers) or not brokers:
         raise ValueError(f"name each broker once, and at least one; got {list(brokers)}")
     lockstep = asyncio.Barrier(len(brokers))

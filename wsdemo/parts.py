@@ -286,7 +286,9 @@ class Parts(Lifetime):
     @property
     def redis_cannot(self) -> str:
         """Why Redis can be neither stopped nor frozen; empty if it can."""
-        return self.redis.cannot if self.redis else "There is no Redis in this cluster."
+        if self.redis is None:
+            return 'There is no Redis in this cluster; `open_cluster(broker="pubsub")` has one.'
+        return self.redis.cannot
 
     async def stop_redis(self, keep: bool = False) -> None:
         """End it in good order, its data kept for the next start or forgotten."""

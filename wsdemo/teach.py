@@ -43,15 +43,20 @@ class Prediction:
 
     def __init__(self, player: str, missed: Iterable[str] | None) -> None:
         self._player = player
-        self._missed = None if missed is None else list(missed)
+        words = [missed] if isinstance(missed, str) else missed
+        self._missed = None if words is None else list(words)
 
     def compare(self, found: Ledger) -> None:
-        """Print which of the expected words the player missed in this run, and which it did not."""
+        """Print what the player missed in this run, beside what was expected.
+
+        Without a prediction, ask for one first.
+        """
+        if self._missed is None:
+            print("You made no prediction: write one into the cell above, and run both again.")
+            return
         missed = [found.body(event) for event, _ in found.missed_by(self._player)]
         print(f"{found.title}, {self._player} missed {_listed(missed)}.")
-        if self._missed is None:
-            print("You made no prediction: write one into the cell above and run it again.")
-        elif set(self._missed) == set(missed):
+        if set(self._missed) == set(missed):
             print("That is what you predicted.")
         else:
             print(f"You predicted {_listed(self._missed)}.")
