@@ -20,7 +20,7 @@ keeping = pytest.mark.parametrize("broker", ["pubsub", "stream", "queue"])
 async def ask_whether_ready(server: GameServer) -> str:
     """The status line with which it answers, as it would any load balancer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
-    writer.write(b"GET /ready HTTP/1.1\r\nHost: wsdemo\r\n\r\n")
+    writer.write(b"GET /readyz HTTP/1.1\r\nHost: wsdemo\r\n\r\n")
     answer = await within(reader.read())
     writer.close()
     await writer.wait_closed()

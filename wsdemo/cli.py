@@ -1,4 +1,4 @@
-"""The command line: `python -m wsdemo run ...` and `python -m wsdemo doctor`."""
+"""The command line: `python -m wsdemo run`, `serve` and `doctor`."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from wsdemo.compare import compare
 from wsdemo.doctor import examine
 from wsdemo.ledger import ledger
 from wsdemo.scenarios import SCENARIOS
+from wsdemo.serve import Settings, serve
 from wsdemo.stage import Stage
 from wsdemo.trace import save_traces
 
@@ -54,6 +55,28 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
 
+    serving = commands.add_parser("serve", help="run one game server until SIGTERM")
+    serving.add_argument("--name", required=True, help="the server's own, as in A")
+    serving.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    serving.add_argument("--port", type=int, default=0, help="default: a free one")
+    serving.add_argument("--broker", default="pubsub", help="default: pubsub")
+    serving.add_argument("--redis", default="", metavar="URL", help="the Redis that all share")
+    serving.add_argument(
+        "--origin",
+        action="append",
+        default=[],
+        metavar="ORIGIN",
+        help="of web pages that may connect, as in https://example.org; may be given several times",
+    )
+    serving.add_argument(
+        "--drain",
+        type=float,
+        default=5.0,
+        metavar="SECONDS",
+        help="over which players are sent away at the end (default: 5)",
+    )
+    serving.set_defaults(command=_serve)
+
     doctor = commands.add_parser("doctor", help="say what this machine has and lacks")
     doctor.set_defaults(command=_doctor)
     return parser
@@ -68,6 +91,20 @@ def _run(asked: argparse.Namespace) -> int:
     if asked.html:
         Stage(runs).save_html(asked.html)
         print(f"\nSaved to {asked.html}")
+    return 0
+
+
+def _serve(asked: argparse.Namespace) -> int:
+    settings = Settings(
+        name=asked.name,
+        host=asked.host,
+        port=asked.port,
+        broker=asked.broker,
+        redis=asked.redis,
+        origins=asked.origin,
+        drain=asked.drain,
+    )
+    asyncio.run(serve(settings))
     return 0
 
 

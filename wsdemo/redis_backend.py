@@ -203,12 +203,13 @@ class RemoteRedis(RedisBackend):
         'use `open_cluster(redis="embedded")`.'
     )
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, prefix: str = "", ways_out: str = _WAYS_OUT) -> None:
         self._where = _where(url)
+        self._ways_out = ways_out
         self._url = url
         if not self._is_valid():
             raise ValueError(f"the Redis URL for {self._where} has options that there are not")
-        self.prefix = f"wsdemo:{secrets.token_hex(4)}:"
+        self.prefix = prefix or f"wsdemo:{secrets.token_hex(4)}:"  # one that nobody else has
 
     @property
     def url(self) -> str:
@@ -232,10 +233,12 @@ class RemoteRedis(RedisBackend):
                 await redis.ping()
         except AuthenticationError as error:
             raise RedisUnavailable(
-                f"Redis at {self._where} wants another user or password. {_WAYS_OUT}"
+                f"Redis at {self._where} wants another user or password. {self._ways_out}"
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
-            raise RedisUnavailable(f"No Redis answers at {self._where}. {_WAYS_OUT}") from error
+            raise RedisUnavailable(
+                f"No Redis answers at {self._where}. {self._ways_out}"
+            ) from error
         finally:
             await redis.aclose()
 

@@ -26,6 +26,7 @@ from wsdemo.brokers import Broker, BrokerDown, Resumption
 from wsdemo.changes import Changes
 from wsdemo.connection import Connection
 from wsdemo.lifetime import Lifetime, end
+from wsdemo.metrics import Counts, exposition
 from wsdemo.ports import bound_socket
 from wsdemo.protocol import (
     MAX_FRAME,
@@ -104,8 +105,9 @@ class GameServer(Lifetime):
     `may_join` is asked with a player's name and the request it came with: a server alone knows only
     its own players, and whoever runs several may know of one with that name elsewhere.
 
-    `GET /ready` is answered with 200, or 503 while the server is deaf: while what is said on other
-    servers does not reach it, or would not. `on_hearing_change` is called each time that changes.
+    Over HTTP, `/healthz` is answered with 200; `/readyz` too, but with 503 while the server drains
+    or is deaf: while what is said on other servers does not reach it, or would not. `/metrics`
+    gives its `counts`. `on_hearing_change` is called each time that changes.
     """
 
     def __init__(
@@ -134,6 +136,8 @@ class GameServer(Lifetime):
         self._limits = limits or Limits()
         self._canary = canary or Canary()
         self._watching: asyncio.Task[None] | None = None
+        self.counts = Counts()
+        self._drains = False
         self.hears = True
         """Whether it is told of what is said on other servers, as far as it knows."""
         self._trace = trace
@@ -291,10 +295,11 @@ class GameServer(Lifetime):
                 if connection.state is State.OPEN:
                     self._record("deliver", name, said, game=game)
         broadcast(players.values(), frame, text=True)
-        self._limit_waiting(room, len(frame))
+        self._count(room, len(players), len(frame))
 
     def skip(self, game: str, position: Position, reason: str, player: str = "") -> None:
         """Tell players that events are lost, if there is a reason, and where it goes on."""
+        self.counts.gaps += bool(reason)
         players = self._addressed(self._games.get(game) or _Game(), player)
         if reason:
             for name in players:
@@ -307,13 +312,18 @@ class GameServer(Lifetime):
             return room.players
         return {player: room.players[player]} if player in room.players else {}
 
-    async def send_away(self, seconds: float = 0.5) -> None:
+    async def drain(self, seconds: float) -> None:
+        """Take no more players, and send away those that are here, over so many seconds."""
+        self._drains = True
+        await self.send_away(seconds, "draining")
+
+    async def send_away(self, seconds: float = 0.5, why: str = "deaf") -> None:
         """Close all connections, over so many seconds, so that they do not return all at once."""
         visits = list(self._visits.values())
 
         async def close(number: int, visit: _Visit) -> None:
             await asyncio.sleep(seconds * number / len(visits))
-            await visit.connection.close(Close.RESTARTING, f"server {self.name} is deaf")
+            await visit.connection.close(Close.RESTARTING, f"server {self.name} is {why}")
 
         await asyncio.gather(*(close(*visit) for visit in enumerate(visits)))
 
@@ -341,11 +351,30 @@ class GameServer(Lifetime):
                 self._on_hearing_change()
 
     def _report(self, connection: ServerConnection, request: Request) -> Response | None:
-        if request.path != "/ready":
-            return None
-        if self.hears:
-            return connection.respond(HTTPStatus.OK, "ready\n")
-        return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "deaf\n")
+        match request.path:
+            case "/healthz":
+                return connection.respond(HTTPStatus.OK, "alive\n")
+            case "/readyz" if self._drains:
+                return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
+            case "/readyz" if not self.hears:
+                return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "deaf\n")
+            case "/readyz":
+                return connection.respond(HTTPStatus.OK, "ready\n")
+            case "/metrics":
+                text = exposition(self.counts, self._gauges).decode()
+                return connection.respond(HTTPStatus.OK, text)
+        if self._drains:
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
+        return None
+
+    def _gauges(self) -> dict[str, tuple[str, float]]:
+        players = sum(len(game.players) for game in self._games.values())
+        return {
+            "connected_clients": ("Clients that are connected.", len(self._visits)),
+            "players": ("Players that are in a game here.", players),
+            "games": ("Games that have players here.", len(self._games)),
+            "hears": ("1 if what other servers say reaches this one.", self.hears),
+        }
 
     async def sync(self) -> None:
         """Return once what was received before this call is published, and relayed here, or lost.
@@ -362,6 +391,7 @@ class GameServer(Lifetime):
         """One client's visit, from its first frame to its last."""
         visit = _Visit(connection, connection.request.path if connection.request else "")
         self._visits[id(connection)] = visit
+        self.counts.connections += 1
         try:
             async with asyncio.timeout(self._limits.seconds_to_join):
                 while not visit.joined:
@@ -434,6 +464,7 @@ class GameServer(Lifetime):
         # Without a pause from here on: what is relayed next must come after what has been missed.
         game.players[join.player] = visit.connection
         visit.joined = True
+        self.counts.joins += 1
         self._record("join", join.player, game=join.game)
         self._replay(visit, resumption)
         self._changes.announce()
@@ -487,10 +518,12 @@ class GameServer(Lifetime):
     async def _publish(self, visit: _Visit, send: Send, frame: str | bytes) -> None:
         event = Event(send.id, visit.player, send.body)
         said, game = event_name(visit.player, send.id), visit.game
+        self.counts.events_received += 1
         self._record("receive", visit.player, said, game=game, body=event.body, frame=frame)
         try:
             receipt = await self._broker.publish(visit.game, encode(event), said)
         except BrokerDown as error:
+            self.counts.events_unpublished += 1
             self._record("unpublished", self._broker.hub, said, game=game, reason=str(error))
             await self._say(visit, Error("broker-down", str(error), event.id))
             return
@@ -539,6 +572,7 @@ class GameServer(Lifetime):
 
     async def _reject(self, visit: _Visit, code: ErrorCode, message: str) -> None:
         """Say what was wrong; end the connection of a client that will not learn."""
+        self.counts.rejected_messages += 1
         self._record("reject", visit.player, code=code)
         await self._say(visit, Error(code, message))
         visit.bad_messages += 1
@@ -548,11 +582,13 @@ class GameServer(Lifetime):
     async def _say(self, visit: _Visit, message: FromServer) -> None:
         await visit.connection.send(encode(message), text=True)
 
-    def _limit_waiting(self, game: _Game, written: int) -> None:
-        """Abort whoever does not read: `broadcast` would fill memory for them without end.
+    def _count(self, game: _Game, players: int, written: int) -> None:
+        """Count an event, and abort whoever does not read: memory would fill for them without end.
 
         Looks only now and then, so the bound is kept to within a quarter.
         """
+        self.counts.events_relayed += 1
+        self.counts.deliveries += players
         game.written += written
         if game.written < self._limits.bytes_waiting // 4:
             return
@@ -560,6 +596,7 @@ class GameServer(Lifetime):
         for name, connection in game.players.items():
             waiting = connection.transport.get_write_buffer_size()
             if waiting > self._limits.bytes_waiting:
+                self.counts.slow_readers_cut += 1
                 self._record("fault", name, reason="too slow", bytes_waiting=waiting)
                 connection.transport.abort()
 

@@ -1,0 +1,65 @@
+"""What a server has done and what it holds, in numbers, and as Prometheus reads them.
+
+https://prometheus.io/docs/practices/naming/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+
+from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+__all__ = ["Counts", "exposition"]
+
+
+@dataclass
+class Counts:
+    """How often what has happened, since the server began."""
+
+    connections: int = 0
+    joins: int = 0
+    events_received: int = 0
+    events_unpublished: int = 0
+    events_relayed: int = 0
+    deliveries: int = 0
+    gaps: int = 0
+    rejected_messages: int = 0
+    slow_readers_cut: int = 0
+
+
+WORDS = {
+    "connections": "WebSocket connections that clients have made.",
+    "joins": "Players that have joined a game.",
+    "events_received": "Events that players have sent.",
+    "events_unpublished": "Events that the broker did not take, or may not have taken.",
+    "events_relayed": "Events that came back from the broker.",
+    "deliveries": "Frames of events written to players.",
+    "gaps": "Losses that players were told of.",
+    "rejected_messages": "Messages of clients that were refused.",
+    "slow_readers_cut": "Connections cut because their client did not read.",
+}
+
+
+class _Server(Collector):
+    """One server's numbers, as they are when somebody asks."""
+
+    def __init__(self, counts: Counts, gauges: Callable[[], dict[str, tuple[str, float]]]) -> None:
+        self._counts = counts
+        self._gauges = gauges
+
+    def collect(self) -> Iterator[Metric]:
+        for each in fields(Counts):
+            value = getattr(self._counts, each.name)
+            yield CounterMetricFamily(f"wsdemo_{each.name}", WORDS[each.name], value=value)
+        for name, (words, now) in self._gauges().items():
+            yield GaugeMetricFamily(f"wsdemo_{name}", words, value=now)
+
+
+def exposition(counts: Counts, gauges: Callable[[], dict[str, tuple[str, float]]]) -> bytes:
+    """The numbers in Prometheus's text format; `gauges` gives each a description and a value."""
+    registry = CollectorRegistry(auto_describe=False)
+    registry.register(_Server(counts, gauges))
+    return generate_latest(registry)

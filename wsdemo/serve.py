@@ -1,0 +1,135 @@
+"""One game server as a process of its own, until it is told to end.
+
+Beside the players' WebSockets it answers, over HTTP on the same port: `/healthz`, that the process
+lives; `/readyz`, that players may be sent to it; `/metrics`, what it has done, for Prometheus. Logs
+go to standard error, a JSON object each.
+
+SIGTERM (or SIGINT) lets it drain: it takes no more players, and sends those that it has away, over
+a few seconds, so that they do not all come to the other servers in one moment; then it ends.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from ipaddress import ip_address
+
+from pythonjsonlogger.json import JsonFormatter
+
+from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, QueueBroker, StreamBroker
+from wsdemo.protocol import check_name
+from wsdemo.redis_backend import RemoteRedis
+from wsdemo.server import GameServer
+
+__all__ = ["Settings", "serve"]
+
+_log = logging.getLogger("wsdemo.serve")
+
+REDIS_BROKERS = {broker.name: broker for broker in (PubSubBroker, StreamBroker, QueueBroker)}
+BROKERS = ("none", *REDIS_BROKERS)
+PREFIX = "wsdemo:"  # of all keys and channels, for whoever shares the Redis
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a server is run. Raises `ValueError`, saying what to write instead."""
+
+    name: str
+    host: str = "127.0.0.1"
+    port: int = 0
+    redis: str = ""
+    broker: str = "pubsub"
+    origins: Collection[str] = ()
+    drain: float = 5.0  # seconds over which its players are sent away
+
+    def __post_init__(self) -> None:
+        check_name(self.name, "server")
+        if self.broker not in BROKERS:
+            raise ValueError(f"unknown broker {self.broker!r}; there are: {', '.join(BROKERS)}")
+        if self.broker != "none" and not self.redis:
+            raise ValueError(
+                f"broker {self.broker!r} needs a Redis that all servers share: "
+                "--redis redis://127.0.0.1:6379, or --broker none"
+            )
+        if not _is_loopback(self.host):
+            raise ValueError(
+                f"{self.host} can be reached from other machines, and nobody has to say who they "
+                "are: use --host 127.0.0.1, behind a balancer on the same machine"
+            )
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT, then drain and return.
+
+    Raises `RedisUnavailable`, `BrokerDown`, or `OSError` if the port is taken.
+    """
+    _log_as_json()
+    broker = await _broker(settings)
+    server = GameServer(
+        settings.name,
+        broker,
+        host=settings.host,
+        port=settings.port,
+        origins=settings.origins,
+        on_hearing_change=lambda: _log.warning(
+            "hears again" if server.hears else "deaf", extra={"server": settings.name}
+        ),
+    )
+    ending = asyncio.Event()
+    with _signals(ending):
+        async with server:
+            about = {"server": settings.name, "url": server.url, "broker": settings.broker}
+            _log.info("ready", extra=about)
+            await ending.wait()
+            _log.info("draining", extra={**about, "players": len(server.calls)})
+            await server.drain(settings.drain)
+        _log.info("ended", extra=about)
+
+
+async def _broker(settings: Settings) -> Broker:
+    if settings.broker == "none":
+        return LocalBroker()
+    redis = RemoteRedis(settings.redis, PREFIX, ways_out="Start one, or name another with --redis.")
+    await redis.start()  # to say in words what is wrong, if it does not answer
+    kind = REDIS_BROKERS[settings.broker]
+    return kind(redis.client(), server=settings.name, prefix=redis.prefix)
+
+
+@contextmanager
+def _signals(ending: asyncio.Event) -> Iterator[None]:
+    """While it lasts, SIGTERM and SIGINT set the event."""
+    loop = asyncio.get_running_loop()
+
+    def end(*signal_and_frame: object) -> None:
+        loop.call_soon_threadsafe(ending.set)
+
+    before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+
+
+def _log_as_json() -> None:
+    handler = logging.StreamHandler(sys.stderr)
+    fields = ("asctime", "levelname", "name", "message")
+    handler.setFormatter(JsonFormatter(" ".join(f"%({name})s" for name in fields)))
+    root = logging.getLogger("wsdemo")
+    root.handlers[:] = [handler]
+    root.setLevel(logging.INFO)
+    root.propagate = False
+    logging.getLogger("wsdemo.server").setLevel(logging.WARNING)  # not each connection
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    with suppress(ValueError):
+        return ip_address(host).is_loopback
+    return False
