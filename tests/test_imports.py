@@ -14,18 +14,18 @@ import wsdemo
 
 PACKAGE = Path(wsdemo.__file__).parent
 
-LEAVES = {"kept", "trace", "protocol", "changes", "gate", "lifetime", "ports"}
+LEAVES = {"kept", "trace", "wire", "protocol", "changes", "gate", "lifetime", "ports"}
 BROKERS = {"brokers", "brokers.base", "brokers.redis_broker", "brokers.epochs"} | {
     f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")
 }
 SEAM = {"brokers.base", "brokers.redis_broker", "brokers.epochs"}
 ACTORS = (
     {"server", "metrics", "connection", "balancer", "player", "redis_backend", "faults"}
-    | {"redis_line", "fake_redis", "disk"}
+    | {"redis_line", "fake_redis", "disk", "tap", "polling"}
     | BROKERS
 )
-WIRING = {"parts", "barrier", "cluster", "scenarios", "compare", "experiments"}
-VIEWS = {"ledger", "story", "timeline", "page", "stage"}
+WIRING = {"parts", "barrier", "cluster", "scenarios", "compare", "experiments", "delays"}
+VIEWS = {"ledger", "story", "picture", "timeline", "page", "stage", "wire_view"}
 EDGES = {"teach", "cli", "doctor", "serve", "__main__"}
 
 # Each module, and the modules of this package that it may import. "" is `wsdemo` itself, which
@@ -33,6 +33,7 @@ EDGES = {"teach", "cli", "doctor", "serve", "__main__"}
 MAY_IMPORT: dict[str, set[str]] = {
     # leaves
     "trace": set(),
+    "wire": set(),
     "protocol": set(),
     "changes": set(),
     "gate": set(),
@@ -57,6 +58,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "redis_line": set(),
     "fake_redis": LEAVES,
     "disk": LEAVES,
+    "tap": LEAVES,
+    "polling": LEAVES,
     "redis_backend": LEAVES | {"redis_line", "fake_redis", "disk"},
     "faults": {"trace"},
     # wiring
@@ -66,10 +69,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "scenarios": LEAVES | ACTORS | {"cluster", "ledger"},
     "compare": LEAVES | ACTORS | {"cluster", "scenarios", "ledger"},
     "experiments": ACTORS,
+    "delays": LEAVES | ACTORS,
     # views know the trace, and each what the ones before it have made of it
     "ledger": {"trace"},
     "story": {"trace", "ledger"},
-    "timeline": {"trace", "ledger", "story"},
+    "picture": set(),
+    "timeline": {"trace", "ledger", "story", "picture"},
+    "wire_view": {"picture", "wire"},
     "page": set(),
     "controls": {"trace", "ledger"},
     "stage": {"trace", "ledger", "story", "timeline", "page", "controls", "notebook"},
@@ -85,6 +91,7 @@ MAY_IMPORT: dict[str, set[str]] = {
 # What else than the standard library they may import, where that is for the design to say.
 LEAF_PACKAGES = {
     "trace": {"msgspec"},
+    "wire": set[str](),
     "protocol": {"msgspec"},
     "changes": set[str](),
     "gate": set[str](),

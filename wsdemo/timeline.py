@@ -7,9 +7,7 @@ shows one too.
 
 from __future__ import annotations
 
-import io
 import textwrap
-import warnings
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping, Sequence
 from itertools import pairwise, zip_longest
@@ -17,21 +15,15 @@ from typing import Any
 
 from matplotlib import font_manager, rc_context
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from PIL import Image
 
 from wsdemo.ledger import ledger
+from wsdemo.picture import COLOURS, INK, QUIET, REDIS, Picture, shortened
 from wsdemo.story import Beat, Hop, Left, Link, Loss, Outcome, Place, Said, Story, tell
 from wsdemo.trace import Source, Trace, traces
 
 __all__ = ["Timeline", "timeline"]
 
-# Okabe and Ito's palette: told apart by people with any form of colour blindness.
-# https://jfly.uni-koeln.de/color/
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#5D5D5D"]
 MARKERS = ["o", "^", "s", "D", "p", "*", "P", "h"]
-INK, QUIET, REDIS = "#1f2933", "#7b8794", "#9b2226"
 # matplotlib's own first; the others have the letters of other scripts, where they are installed.
 FONTS = (
     "DejaVu Sans",
@@ -44,30 +36,11 @@ FONTS = (
 )
 LONGEST = 64.0  # hops from left to right; of a longer run, the end is shown
 MOST_HOPS = 1000  # arrows; more than that could not be told apart
-WORD_SHOWN = 14  # characters
 CAUSE_WIDTH = 3.0  # hops that the words of a cause take up
 
 
-class Timeline(Figure):
-    """A matplotlib figure that shows itself in a notebook and says in words what it shows."""
-
-    words = ""
-
-    def _repr_png_(self) -> bytes:
-        """A PNG in 128 colours: a third of the size, for notebooks keep their pictures in git."""
-        drawn, packed = io.BytesIO(), io.BytesIO()
-        self.savefig(drawn, format="png", dpi=110)
-        Image.open(drawn).convert("RGB").quantize(128).save(packed, format="png", optimize=True)
-        return packed.getvalue()
-
-    def savefig(self, fname: Any, **options: Any) -> None:
-        """As matplotlib does it, without a warning for each letter that no font here has."""
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r"Glyph .* missing from font")
-            super().savefig(fname, **options)
-
-    def __repr__(self) -> str:
-        return self.words
+class Timeline(Picture):
+    """The diagram, which shows itself in a notebook."""
 
 
 def timeline(source: Source) -> Timeline:
@@ -83,8 +56,7 @@ def _draw(found: Mapping[str, Trace]) -> Timeline:
     lanes = [_lanes(story) for story in stories]
     heights = [0.36 * len(lane) + 1.0 for lane in lanes]
     width = max(8.0, 0.5 * min(LONGEST, beats[-1]) + 2)
-    figure = Timeline(figsize=(width, sum(heights)), layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = Timeline(width, sum(heights))
     axes = figure.subplots(len(stories), 1, squeeze=False, gridspec_kw={"height_ratios": heights})[
         :, 0
     ]
@@ -185,7 +157,7 @@ class _Drawing:
     def _name(self, part: str) -> str:
         if part in self._story.every_server:
             return f"server {part}"
-        return "Redis" if part == "redis" else _shortened(part)
+        return "Redis" if part == "redis" else shortened(part)
 
     def _part_lines(self) -> None:
         end = self._x_end(self._story.end)
@@ -229,7 +201,7 @@ class _Drawing:
         self._ax.text(
             x,
             y - 0.18,
-            f"“{_shortened(item.body)}”",
+            f"“{shortened(item.body)}”",
             fontsize=8,
             color=colour,
             ha="center",
@@ -289,11 +261,6 @@ class _Drawing:
 
 def _cause(loss: Loss) -> str:
     return loss.why if loss.source == loss.target else loss.cause
-
-
-def _shortened(text: str) -> str:
-    printable = "".join(c if c.isprintable() else "�" for c in text).replace("$", r"\$")
-    return printable if len(printable) <= WORD_SHOWN else printable[: WORD_SHOWN - 1] + "…"
 
 
 def _wrapped(text: str, columns: int) -> str:
