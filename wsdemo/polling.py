@@ -10,6 +10,7 @@ import asyncio
 import json
 import re
 import socket
+import sys
 import threading
 import time
 from contextlib import suppress
@@ -46,11 +47,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    def handle(self) -> None:
-        """Answer until the client hangs up, in whatever way."""
-        with suppress(ConnectionError):
-            super().handle()
-
     def log_message(self, format: str, *args: object) -> None:
         """Say nothing."""
 
@@ -73,6 +69,11 @@ class _Server(ThreadingHTTPServer):
         """A client is gone."""
         self._clients.discard(request)
         super().shutdown_request(request)
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """Say nothing of a client that has cut the connection."""
+        if not isinstance(sys.exception(), ConnectionError):
+            super().handle_error(request, client_address)
 
     def server_close(self) -> None:
         """Hang up, and wait until nobody is served any more."""
