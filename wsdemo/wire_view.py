@@ -8,7 +8,7 @@ from typing import Any
 from matplotlib.axes import Axes
 
 from wsdemo.picture import COLOURS, INK, QUIET, Picture, one_line, shortened
-from wsdemo.wire import Conversation, Delays, Side
+from wsdemo.wire import END_OF_HEAD, Conversation, Delays, Side
 
 __all__ = ["conversation_picture", "delays_picture"]
 
@@ -85,7 +85,7 @@ def _messages(talk: Conversation) -> list[_Message]:
     frames = talk.frames
     first = frames[0].t if frames else float("inf")
     found = [
-        _Message(chunk.t, chunk.side, "HTTP", _first_line(chunk.data), len(chunk.data))
+        _Message(chunk.t, chunk.side, "HTTP", *_http(chunk.data, has_body=not frames))
         for chunk in talk.chunks
         if chunk.data[:5] in (b"GET /", b"HTTP/") and chunk.t <= first
     ]
@@ -94,8 +94,11 @@ def _messages(talk: Conversation) -> list[_Message]:
     return sorted(found, key=lambda message: message.t)
 
 
-def _first_line(data: bytes) -> str:
-    return data.split(b"\r\n", 1)[0].decode("latin-1")
+def _http(data: bytes, has_body: bool) -> tuple[str, int]:
+    """The first line, and the size: after a handshake's head, frames may follow in one piece."""
+    head, end, _ = data.partition(END_OF_HEAD)
+    line = head.split(b"\r\n", 1)[0].decode("latin-1")
+    return line, len(data) if has_body else len(head + end)
 
 
 def _lanes(ax: Axes, count: int) -> None:
