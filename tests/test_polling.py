@@ -50,7 +50,7 @@ class Asker:
 
 
 @asynccontextmanager
-async def asker(server: PollingServer) -> AsyncIterator[Asker]:
+async def asker(server: PollingServer | Tap) -> AsyncIterator[Asker]:
     """A connection to the server."""
     host, port = server.url.removeprefix("http://").split(":")
     reader, writer = await asyncio.open_connection(host, int(port))
@@ -126,9 +126,12 @@ class TestServer:
     async def test_an_answer_is_one_piece(self) -> None:
         """Head and body in one segment: a second one might wait for 40 ms (Nagle's algorithm)."""
         async with PollingServer() as server, Tap(server.url) as tap:
-            await within(poll(tap.url, every=0, count=0))
+            async with asker(tap) as client:
+                for _ in range(50):
+                    await client.events(after=0)
             [talk] = tap.conversations
-            assert [chunk.side for chunk in talk.chunks if chunk.data] == ["client", "server"]
+            sides = [chunk.side for chunk in talk.chunks if chunk.data]
+            assert sides == ["client", "server"] * 50
 
     async def test_it_keeps_so_many(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """One more is refused, and what to do is said; those that it has stay."""
@@ -195,13 +198,16 @@ class TestLifetime:
 class TestPoll:
     async def test_it_asks_until_it_has_heard_so_many(self) -> None:
         """Each once, in order, and with the time at which it was heard."""
-        async with PollingServer() as server:
+        async with PollingServer() as server, Tap(server.url) as tap:
             server.say("before")
             began = time.perf_counter()
-            polling = asyncio.create_task(poll(server.url, every=0.001, count=3))
-            for n in range(2):
-                await asyncio.sleep(0)
-                server.say(f"event {n}")
+            polling = asyncio.create_task(poll(tap.url, every=0.001, count=3))
+            await eventually(lambda: tap.conversations)
+            [talk] = tap.conversations
+            await eventually(lambda: b"before" in talk.said("server"))
+            server.say("event 0")
+            await eventually(lambda: b"event 0" in talk.said("server"))
+            server.say("event 1")
             heard = await within(polling)
             assert [body for body, _ in heard] == ["before", "event 0", "event 1"]
             times = [began, *(t for _, t in heard), time.perf_counter()]

@@ -70,9 +70,10 @@ async def tcp(serve: Serve) -> AsyncIterator[Tap]:
 
 
 @asynccontextmanager
-async def call(tap: Tap) -> AsyncIterator[Streams]:
-    """A TCP connection to the tap."""
-    reader, writer = await asyncio.open_connection("127.0.0.1", int(tap.url.rsplit(":", 1)[1]))
+async def call(tap: Tap, limit: int = 65_536) -> AsyncIterator[Streams]:
+    """A TCP connection to the tap, which takes about so many bytes before somebody reads them."""
+    port = int(tap.url.rsplit(":", 1)[1])
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=limit)
     try:
         yield reader, writer
     finally:
@@ -199,10 +200,13 @@ class TestPassingOn:
             assert await reader.read() == b"question"
             writer.write(much)
 
-        async with tcp(answer) as tap, call(tap) as (reader, writer):
+        async with tcp(answer) as tap, call(tap, limit=4096) as (reader, writer):
             writer.write(b"question")
             writer.write_eof()
-            assert await within(reader.read()) == much
+            heard = b""
+            while len(tap.conversations[0].ends if tap.conversations else ()) < 2:
+                heard += await within(reader.read(4096))  # slowly: the tap still has some of it
+            assert heard + await within(reader.read()) == much
             await eventually(lambda: not tap._calls)
             assert [(c.side, c.end) for c in tap.conversations[0].ends] == [
                 ("client", "FIN"),
@@ -392,6 +396,7 @@ class TestLifetime:
 class TestWebSocketAndPolling:
     async def test_each_event_is_heard_both_ways_and_never_before_it_was_said(self) -> None:
         """There are as many times as events, in order."""
+        began = time.perf_counter()
         delays = await within(websocket_and_polling(events=4, pause=0.001, every=0.002))
         assert set(delays.heard) == {"WebSocket", "polling"}
         assert delays.said == sorted(delays.said)
@@ -400,6 +405,7 @@ class TestWebSocketAndPolling:
             assert times == sorted(times)
             assert all(said < heard for said, heard in zip(delays.said, times, strict=True))
         assert delays.asked == sorted(delays.asked)
+        assert began < delays.asked[0]
         assert delays.asked[-1] < delays.heard["polling"][-1]
 
     async def test_the_sizes_are_those_on_the_wire(self, monkeypatch: pytest.MonkeyPatch) -> None:

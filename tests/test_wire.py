@@ -144,6 +144,12 @@ class TestFrames:
         talk = shaken(("server", text[:3]), ("client", ping), ("server", text[3:]))
         assert [(f.side, f.name) for f in talk.frames] == [("client", "ping"), ("server", "text")]
 
+    def test_an_empty_line_in_a_frame_ends_no_head(self) -> None:
+        """Only the first one does, also when a frame comes in the same piece."""
+        data = Frame(Opcode.TEXT, b"a\r\n\r\nb").serialize(mask=False)
+        [frame] = talk_of(("client", REQUEST), ("server", RESPONSE + data)).frames
+        assert frame.payload == b"a\r\n\r\nb"
+
     @pytest.mark.parametrize("code", [CloseCode.NORMAL_CLOSURE, CloseCode.GOING_AWAY])
     @pytest.mark.parametrize("reason", ["", "see you", "até logo"])
     def test_a_close_says_its_code_and_its_reason(self, code: int, reason: str) -> None:

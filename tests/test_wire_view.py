@@ -129,6 +129,25 @@ class TestConversation:
             "server text hi, 4 bytes",
         ]
 
+    def test_the_rest_of_a_long_frame_is_no_http(self) -> None:
+        """Whatever words it begins with: they are in the middle of a frame."""
+        _, data = frame("server", "HTTP/1.1 200 OK")
+        talk = talk_of(frame("client", "x"), ("server", data[:2]), ("server", data[2:]))
+        assert [line.split()[1] for line in repr(conversation_picture(talk)).splitlines()[1:]] == [
+            "HTTP",
+            "HTTP",
+            "text",
+            "text",
+        ]
+
+    def test_one_side_may_end_before_the_other(self) -> None:
+        """What the other says after that stands after it."""
+        talk = talk_of(frame("client", "x"))
+        talk.chunks.append(Chunk(1.0, "client", end="FIN"))
+        talk.chunks.append(Chunk(2.0, *frame("server", "y")))
+        kinds = [line.split()[:2] for line in repr(conversation_picture(talk)).splitlines()[-2:]]
+        assert kinds == [["client", "end"], ["server", "text"]]
+
     def test_plain_http_is_shown_to_its_end(self) -> None:
         """Each question and each answer, with their bodies."""
         answer = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n\x81\x00abc"
