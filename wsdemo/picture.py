@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["COLOURS", "INK", "QUIET", "REDIS", "Picture", "shortened"]
+__all__ = ["COLOURS", "INK", "QUIET", "REDIS", "Picture", "one_line", "shortened"]
 
 # Okabe and Ito's palette: told apart by people with any form of colour blindness.
 # https://jfly.uni-koeln.de/color/
@@ -47,5 +47,10 @@ class Picture(Figure):
 
 def shortened(text: str, most: int = WORD_SHOWN) -> str:
     """A text as a figure can show it, on one line, cut to so many characters."""
-    printable = "".join(c if c.isprintable() else "�" for c in text).replace("$", r"\$")
-    return printable if len(printable) <= most else printable[: most - 1] + "…"
+    return one_line(text, most).replace("$", r"\$")
+
+
+def one_line(text: str, most: int) -> str:
+    """A text on one line, cut to so many characters."""
+    cut = text if len(text) <= most else f"{text[: most - 1]}…"
+    return "".join(c if c.isprintable() else "�" for c in cut)

@@ -12,15 +12,19 @@ __all__ = ["Tap"]
 
 CHUNK = 65_536  # bytes read at a time
 SECONDS_OUT = 5.0  # for a server to be reached
+OTHER: dict[Side, Side] = {"client": "server", "server": "client"}
 
 
 class Tap(Lifetime):
     """A TCP proxy before the server at `url`. Each connection is a conversation, which it keeps."""
 
     def __init__(self, url: str) -> None:
-        where = urlsplit(url)
-        self._scheme = where.scheme
-        self._target = (where.hostname or "127.0.0.1", where.port or 80)
+        self._where = urlsplit(url)
+        if self._where.scheme not in ("ws", "http") or not self._where.hostname:
+            raise ValueError(
+                f"A tap reads what passes, so {url!r} must be the ws:// or http:// of a server, "
+                "as ws://127.0.0.1:8000; what is encrypted it could not read."
+            )
         self._server: asyncio.Server | None = None
         self._calls: set[asyncio.Task[None]] = set()
         self.conversations: list[Conversation] = []
@@ -30,7 +34,8 @@ class Tap(Lifetime):
         """Where a client connects instead."""
         if self._server is None:
             raise RuntimeError("This tap does not listen; use it with `async with`.")
-        return f"{self._scheme}://127.0.0.1:{self._server.sockets[0].getsockname()[1]}"
+        port = self._server.sockets[0].getsockname()[1]
+        return self._where._replace(netloc=f"127.0.0.1:{port}").geturl()
 
     async def start(self) -> None:
         """Listen on a free loopback port."""
@@ -46,43 +51,66 @@ class Tap(Lifetime):
         await asyncio.gather(*self._calls, return_exceptions=True)
 
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        call = asyncio.create_task(self._pass_on(reader, writer), name="a tap passes on")
-        self._calls.add(call)
-        call.add_done_callback(self._calls.discard)
-
-    async def _pass_on(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._server is None:  # it called just before `stop`
+            writer.transport.abort()
+            return
         talk = Conversation()
         self.conversations.append(talk)
-        writers = [writer]
+        call = asyncio.create_task(self._pass_on(talk, reader, writer), name="a tap passes on")
+        self._calls.add(call)
+        call.add_done_callback(lambda _: self._hang_up(call, talk, writer))
+
+    def _hang_up(
+        self, call: asyncio.Task[None], talk: Conversation, writer: asyncio.StreamWriter
+    ) -> None:
+        self._calls.discard(call)
+        _end(talk, writer)
+
+    async def _pass_on(
+        self, talk: Conversation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> None:
         try:
             async with asyncio.timeout(SECONDS_OUT):
-                from_server, to_server = await asyncio.open_connection(*self._target)
-            writers.append(to_server)
+                from_server, to_server = await asyncio.open_connection(
+                    self._where.hostname, self._where.port or 80
+                )
+        except OSError:  # it cannot be reached, which is passed on as a cut
+            return
+        try:
             async with asyncio.TaskGroup() as copies:
                 copies.create_task(_copy(talk, "client", reader, to_server))
                 copies.create_task(_copy(talk, "server", from_server, writer))
-        except* OSError:  # also a server that cannot be reached: it is passed on as a cut
+        except* OSError:  # one side has cut the connection, as `talk` says
             pass
         finally:
-            clean = all(chunk.end == "FIN" for chunk in talk.ends) and len(talk.ends) == 2
-            for each in writers:
-                if clean:
-                    each.close()
-                else:
-                    each.transport.abort()
+            _end(talk, to_server)
 
 
 async def _copy(
     talk: Conversation, side: Side, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
 ) -> None:
+    """Pass on what a side sends. Raises `OSError` if it cuts the connection, or the other does."""
+    cut_by = side
     try:
         while data := await reader.read(CHUNK):
             talk.add(side, data)
+            cut_by = OTHER[side]  # if this cannot be written
             writer.write(data)
             await writer.drain()
-    except ConnectionResetError:
-        talk.add(side, end="RST")
+            cut_by = side
+        talk.add(side, end="FIN")
+        cut_by = OTHER[side]
+        if writer.can_write_eof():
+            writer.write_eof()
+    except OSError:
+        if not any(chunk.end == "RST" for chunk in talk.ends):  # both copies may come upon it
+            talk.add(cut_by, end="RST")
         raise
-    talk.add(side, end="FIN")
-    if writer.can_write_eof():
-        writer.write_eof()
+
+
+def _end(talk: Conversation, writer: asyncio.StreamWriter) -> None:
+    """End a connection as both sides have ended theirs: cleanly, or else with a cut."""
+    if [chunk.end for chunk in talk.ends] == ["FIN", "FIN"]:
+        writer.close()
+    else:
+        writer.transport.abort()

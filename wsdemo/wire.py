@@ -18,6 +18,7 @@ MOST = 4 * 2**20  # bytes kept of one conversation
 OPCODES = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455, the same for everyone
 END_OF_HEAD = b"\r\n\r\n"
+SWITCHED = "HTTP/1.1 101 "  # so begins the answer of a server that speaks WebSocket from here on
 
 Side = Literal["client", "server"]
 
@@ -106,8 +107,9 @@ class Conversation:
     kept: int = 0  # bytes
 
     def add(self, side: Side, data: bytes = b"", end: Literal["", "FIN", "RST"] = "") -> None:
-        """Keep what a side has sent, up to MOST bytes in all."""
-        if self.kept < MOST:
+        """Keep what a side has sent, up to MOST bytes in all, and how it ended."""
+        data = data[: MOST - self.kept]
+        if data or end:
             self.kept += len(data)
             self.chunks.append(Chunk(time.perf_counter() - self.began, side, data, end))
 
@@ -127,7 +129,9 @@ class Conversation:
 
     @property
     def frames(self) -> list[Frame]:
-        """The frames of both sides, each at the moment at which it was whole."""
+        """The frames of both sides, each at the moment at which it was whole. HTTP has none."""
+        if not self.response.startswith(SWITCHED):
+            return []
         found = [*_frames(self.chunks, "client"), *_frames(self.chunks, "server")]
         return sorted(found, key=lambda frame: frame.t)
 

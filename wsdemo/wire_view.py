@@ -7,8 +7,8 @@ from typing import Any
 
 from matplotlib.axes import Axes
 
-from wsdemo.picture import COLOURS, INK, QUIET, Picture, shortened
-from wsdemo.wire import Conversation, Delays, Side
+from wsdemo.picture import COLOURS, INK, QUIET, Picture, one_line, shortened
+from wsdemo.wire import END_OF_HEAD, Conversation, Delays, Side
 
 __all__ = ["conversation_picture", "delays_picture"]
 
@@ -37,10 +37,14 @@ def conversation_picture(talk: Conversation) -> Picture:
     for x, message in enumerate(shown):
         _arrow(ax, x, message)
     cut = f", the first {MOST} of {len(every)}" if len(every) > MOST else ""
-    ax.set_xlabel(f"milliseconds since the first byte (not to scale){cut}", fontsize=8, color=QUIET)
+    ax.set_xlabel(
+        f"milliseconds since the client connected (not to scale){cut}", fontsize=8, color=QUIET
+    )
     ax.set_xticks(range(len(shown)), [f"{1000 * each.t:.1f}" for each in shown], fontsize=7)
-    words = [f"{each.side} {each.kind} {each.label}, {each.size} bytes" for each in shown]
-    picture.words = "\n".join(["A conversation on the wire", *words])
+    words = [
+        f"{each.side} {each.kind} {one_line(each.label, 60)}, {each.size} bytes" for each in shown
+    ]
+    picture.words = "\n".join([f"A conversation on the wire{cut}", *words])
     return picture
 
 
@@ -49,7 +53,7 @@ def delays_picture(delays: Delays) -> Picture:
     said, heard, asked = delays.said, delays.heard, delays.asked
     picture = Picture(9.0, 0.75 * (len(heard) + 1) + 0.8)
     ax = picture.subplots()
-    zero = min(said)
+    zero = min(said, default=0.0)
     for line, (way, times) in enumerate(heard.items(), 1):
         colour = COLOURS[line % len(COLOURS)]
         for begin, end in zip(said, times, strict=False):
@@ -81,7 +85,7 @@ def _messages(talk: Conversation) -> list[_Message]:
     frames = talk.frames
     first = frames[0].t if frames else float("inf")
     found = [
-        _Message(chunk.t, chunk.side, "HTTP", _first_line(chunk.data), len(chunk.data))
+        _Message(chunk.t, chunk.side, "HTTP", *_http(chunk.data, has_body=not frames))
         for chunk in talk.chunks
         if chunk.data[:5] in (b"GET /", b"HTTP/") and chunk.t <= first
     ]
@@ -90,8 +94,11 @@ def _messages(talk: Conversation) -> list[_Message]:
     return sorted(found, key=lambda message: message.t)
 
 
-def _first_line(data: bytes) -> str:
-    return data.split(b"\r\n", 1)[0].decode("latin-1")
+def _http(data: bytes, has_body: bool) -> tuple[str, int]:
+    """The first line, and the size: after a handshake's head, frames may follow in one piece."""
+    head, end, _ = data.partition(END_OF_HEAD)
+    line = head.split(b"\r\n", 1)[0].decode("latin-1")
+    return line, len(data) if has_body else len(head + end)
 
 
 def _lanes(ax: Axes, count: int) -> None:
