@@ -53,7 +53,7 @@ def delays_picture(delays: Delays) -> Picture:
     said, heard, asked = delays.said, delays.heard, delays.asked
     picture = Picture(9.0, 0.75 * (len(heard) + 1) + 0.8)
     ax = picture.subplots()
-    zero = min(said, default=0.0)
+    zero = min([*said, *asked], default=0.0)
     for line, (way, times) in enumerate(heard.items(), 1):
         colour = COLOURS[line % len(COLOURS)]
         for begin, end in zip(said, times, strict=False):
