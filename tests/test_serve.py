@@ -156,6 +156,9 @@ async def test_a_server_that_drains_takes_nobody_and_says_so() -> None:
     [
         ({}, "needs a Redis that all servers share: --redis"),
         ({"name": "<b>", "broker": "none"}, "cannot be the name of a server"),
+        ({"broker": "none", "port": 70_000}, "there is no port 70000: use 0"),
+        ({"broker": "none", "drain": -1.0}, "--drain -1: use 0 to 3600 seconds"),
+        ({"broker": "none", "drain": float("nan")}, "--drain nan: use 0 to"),
         ({"broker": "x"}, "unknown broker 'x'; there are: none, pubsub, stream, queue"),
         ({"broker": "none", "host": "0.0.0.0"}, "use --host 127.0.0.1"),
         ({"broker": "none", "host": "example.org"}, "use --host 127.0.0.1"),

@@ -32,6 +32,7 @@ _log = logging.getLogger("wsdemo.serve")
 
 REDIS_BROKERS = {broker.name: broker for broker in (PubSubBroker, StreamBroker, QueueBroker)}
 BROKERS = ("none", *REDIS_BROKERS)
+LONGEST_DRAIN = 3600.0  # seconds
 PREFIX = "wsdemo:"  # of all keys and channels, for whoever shares the Redis
 
 
@@ -49,6 +50,10 @@ class Settings:
 
     def __post_init__(self) -> None:
         check_name(self.name, "server")
+        if not 0 <= self.port <= 65_535:
+            raise ValueError(f"there is no port {self.port}: use 0, for a free one, to 65535")
+        if not 0 <= self.drain <= LONGEST_DRAIN:
+            raise ValueError(f"--drain {self.drain:g}: use 0 to {LONGEST_DRAIN:g} seconds")
         if self.broker not in BROKERS:
             raise ValueError(f"unknown broker {self.broker!r}; there are: {', '.join(BROKERS)}")
         if self.broker != "none" and not self.redis:
