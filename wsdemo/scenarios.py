@@ -185,6 +185,7 @@ async def crash(cluster: Cluster) -> None:
     ):
         for number in range(1, 11):
             await p2.send(f"word {number}", confirm=True)
+        await cluster.settle()  # so that P2 has heard its last word, too
         async with faults.redis_killed(cluster):
             pass
     async with cluster.step("P1 comes back"):
@@ -209,6 +210,7 @@ async def power_cut(cluster: Cluster) -> None:
     ):
         for number in range(6, 11):
             await p2.send(f"word {number}", confirm=True)
+        await cluster.settle()
         async with faults.redis_power_cut(cluster):
             pass
     async with cluster.step("P1 comes back"):
