@@ -1162,3 +1162,19 @@ def test_what_is_certain_does_not_change(broker: str, seed: int) -> None:
     assert list(ledger(world.trace)) == sorted(
         early.values(), key=lambda f: (ledger(world.trace).events.index(f.event), f.player)
     )
+
+
+@pytest.mark.parametrize("redis_ends", [True, False])
+def test_what_was_kept_and_is_gone_is_lost_with_redis(redis_ends: bool) -> None:
+    """P1 is there and at rest, and was not told of any gap; else it may still hear it."""
+    trace = Trace(broker="queue", game="g")
+    trace.append("join", "A", "P1", game="g")
+    trace.append("receive", "A", "P2", "P2-1", game="g", body="x")
+    trace.append("store", "A", "redis", "P2-1", game="g", epoch="e", seq=1)
+    if redis_ends:
+        trace.append("fault", "redis", reason="power cut")
+        trace.append("heal", "redis", reason="started")
+    trace.append("settle", "scenario")
+    [fate] = [fate for fate in ledger(trace) if fate.player == "P1"]
+    expected = ("missed", "lost with Redis") if redis_ends else ("pending", "")
+    assert (fate.outcome, fate.cause) == expected

@@ -17,6 +17,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Client, dial, eventually, game_server, within
+from tests.test_canary import ask_whether_ready
 from wsdemo.redis_backend import EmbeddedRedis
 from wsdemo.serve import Settings
 
@@ -144,6 +145,7 @@ async def test_a_server_that_drains_takes_nobody_and_says_so() -> None:
         with pytest.raises(InvalidStatus) as refused:
             await within(connect(server.url, proxy=None).__aenter__())
         assert refused.value.response.status_code == 503
+        assert await ask_whether_ready(server) == "HTTP/1.1 503 Service Unavailable"
         assert [await client.closed() for client in clients[1:]] == [
             (1012, "server A is draining")
         ] * 2
