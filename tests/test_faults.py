@@ -28,10 +28,10 @@ from tests.conftest import (
 from wsdemo import Cluster, faults, ledger, open_cluster
 from wsdemo import server as server_module
 from wsdemo.brokers import redis_broker as broker_module
+from wsdemo.limits import Limits
 from wsdemo.player import NotConnected, Player
 from wsdemo.protocol import MAX_BODY
 from wsdemo.redis_backend import EmbeddedRedis
-from wsdemo.server import Limits
 from wsdemo.trace import Trace
 
 Record = tuple[str, str, str, str]
@@ -478,7 +478,7 @@ class TestAPlayer:
         self, broker: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Past the server's limit it is too slow; what it misses has that cause, if it misses."""
-        monkeypatch.setattr(server_module, "Limits", lambda: Limits(bytes_waiting=2**17))
+        monkeypatch.setattr(server_module, "Limits", lambda: Limits(max_waiting=2**17))
         async with open_cluster(["A"], broker) as cluster:
             p1, p2 = await cluster.join("P1", "P2")
             async with faults.reader_stalled(p1):

@@ -14,7 +14,9 @@ import wsdemo
 
 PACKAGE = Path(wsdemo.__file__).parent
 
-LEAVES = {"kept", "trace", "wire", "protocol", "changes", "gate", "lifetime", "ports", "child"}
+LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits"} | {
+    *("changes", "child", "gate", "lifetime", "ports"),
+}
 BROKERS = {"brokers", "brokers.base", "brokers.redis_broker", "brokers.epochs"} | {
     f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")
 }
@@ -40,6 +42,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "lifetime": set(),
     "ports": set(),
     "child": set(),
+    "tokens": set(),
+    "limits": set(),
     "kept": set(),
     "notebook": set(),
     # actors know the leaves, and a server the seam to its broker
@@ -52,7 +56,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "brokers.queue": LEAVES | SEAM,
     "brokers": BROKERS - {"brokers"},
     "connection": LEAVES,
-    "metrics": set(),
+    "metrics": LEAVES,
     "server": LEAVES | {"connection", "metrics", "brokers", "brokers.base"},
     "balancer": LEAVES,
     "player": LEAVES,

@@ -28,9 +28,10 @@ from tests.conftest import (
 )
 from wsdemo.balancer import Balancer, round_robin
 from wsdemo.brokers import Broker, BrokerDown, LocalBroker, Receipt
+from wsdemo.limits import Limits
 from wsdemo.protocol import MAX_BODY, MAX_FRAME, MAX_NAME
 from wsdemo.redis_backend import FakeRedis, RedisBackend
-from wsdemo.server import GameServer, Limits
+from wsdemo.server import GameServer
 from wsdemo.trace import Trace
 
 JOIN = {"type": "join", "game": "g", "player": "P1"}
@@ -40,7 +41,7 @@ TWO_MIB = 2 * 2**20
 @pytest.fixture
 async def server() -> AsyncIterator[GameServer]:
     """A server whose players may say 100 wrong things."""
-    async with game_server(limits=Limits(bad_messages=100), trace=Trace()) as server:
+    async with game_server(limits=Limits(max_bad_messages=100), trace=Trace()) as server:
         yield server
 
 
@@ -336,13 +337,13 @@ class TestBadInput:
             for _ in range(5):
                 assert (await client.ask("shout"))["code"] == "bad-message"
             code, reason = await client.closed()
-            assert (code, reason) == (1008, "5 bad messages")
+            assert (code, reason) == (1008, "at most 5 bad messages (max_bad_messages)")
             await within(server.until(lambda: server.players("g") == ["P2"]))
             await other.silence()
 
     async def test_no_join_in_time_ends_the_connection(self) -> None:
         """A client that never joins is let go with 1008, however much it says."""
-        limits = Limits(seconds_to_join=0.05, bad_messages=10**6)
+        limits = Limits(seconds_to_join=0.05, max_bad_messages=10**6)
         async with game_server(limits=limits) as server:
             async with dial(server.url) as silent:
                 code, reason = await silent.closed()
@@ -448,10 +449,10 @@ class TestOrigins:
 class TestWhoDoesNotRead:
     """One who stops reading must not fill the server's memory, nor hold up the others."""
 
-    LIMITS = Limits(bytes_waiting=256 * 1024)
+    LIMITS = Limits(max_waiting=256 * 1024)
 
     async def test_is_aborted_and_the_others_go_on_hearing(self) -> None:
-        """Once over `Limits.bytes_waiting`, its connection is cut, and the trace says why."""
+        """Once over `Limits.max_waiting`, its connection is cut, and the trace says why."""
         trace = Trace()
         async with (
             game_server(limits=self.LIMITS, trace=trace) as server,
@@ -471,7 +472,7 @@ class TestWhoDoesNotRead:
             [fault] = trace.select("fault")
             assert (fault.at, fault.peer, fault.data["reason"]) == ("A", "P1", "too slow")
             waiting = fault.data["bytes_waiting"]
-            assert self.LIMITS.bytes_waiting < waiting < 1.5 * self.LIMITS.bytes_waiting
+            assert self.LIMITS.max_waiting < waiting < 1.5 * self.LIMITS.max_waiting
             await p2.silence()
             stalled.connection.transport.abort()
 
@@ -495,7 +496,7 @@ class TestWhoDoesNotRead:
                     await busy.say("send", id=f"{number}", body="x" * MAX_BODY)
                     await busy.hear()
                 waiting = connection.transport.get_write_buffer_size()
-                assert waiting < 4 * self.LIMITS.bytes_waiting
+                assert waiting < 4 * self.LIMITS.max_waiting
                 if server.players("slow") == ["P1"]:
                     break
             stalled.connection.transport.abort()

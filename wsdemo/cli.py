@@ -1,4 +1,4 @@
-"""The command line: `python -m wsdemo run`, `serve` and `doctor`."""
+"""The command line: `python -m wsdemo run`, `serve`, `token` and `doctor`."""
 
 from __future__ import annotations
 
@@ -6,15 +6,19 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 
 from wsdemo.cluster import BROKERS
 from wsdemo.compare import compare
 from wsdemo.doctor import examine
 from wsdemo.ledger import ledger
+from wsdemo.limits import Limits
+from wsdemo.protocol import check_name
 from wsdemo.scenarios import SCENARIOS
-from wsdemo.serve import Settings, serve
+from wsdemo.serve import SECRET_VARIABLE, Settings, join_secret, serve
 from wsdemo.stage import Stage
+from wsdemo.tokens import sign
 from wsdemo.trace import save_traces
 
 __all__ = ["main"]
@@ -69,6 +73,26 @@ def _parser() -> argparse.ArgumentParser:
         help="of web pages that may connect, as in https://example.org; may be given several times",
     )
     serving.add_argument(
+        "--game",
+        action="append",
+        default=[],
+        help="that may be played here; may be given several times (default: any)",
+    )
+    serving.add_argument(
+        "--join-secret-file",
+        type=Path,
+        metavar="FILE",
+        help=f"with the secret of players' tokens (default: what {SECRET_VARIABLE} says)",
+    )
+    for limit in fields(Limits):
+        serving.add_argument(
+            _option(limit.name),
+            type=type(limit.default),
+            default=limit.default,
+            metavar="N",
+            help=f"{limit.metadata['words']} (default: {limit.default})",
+        )
+    serving.add_argument(
         "--drain",
         type=float,
         default=5.0,
@@ -77,9 +101,22 @@ def _parser() -> argparse.ArgumentParser:
     )
     serving.set_defaults(command=_serve)
 
+    token = commands.add_parser("token", help="print a token by which a player may join a game")
+    token.add_argument("--game", required=True)
+    token.add_argument("--player", required=True)
+    token.add_argument(
+        "--seconds", type=float, default=3600.0, help="for which it is good (default: 3600)"
+    )
+    token.add_argument("--join-secret-file", type=Path, metavar="FILE", help="as for serve")
+    token.set_defaults(command=_token)
+
     doctor = commands.add_parser("doctor", help="say what this machine has and lacks")
     doctor.set_defaults(command=_doctor)
     return parser
+
+
+def _option(name: str) -> str:
+    return "--" + name.replace("_", "-")
 
 
 def _run(asked: argparse.Namespace) -> int:
@@ -102,9 +139,21 @@ def _serve(asked: argparse.Namespace) -> int:
         broker=asked.broker,
         redis=asked.redis,
         origins=asked.origin,
+        games=asked.game,
         drain=asked.drain,
+        limits=Limits(**{limit.name: getattr(asked, limit.name) for limit in fields(Limits)}),
+        join_secret=join_secret(asked.join_secret_file),
     )
     asyncio.run(serve(settings))
+    return 0
+
+
+def _token(asked: argparse.Namespace) -> int:
+    secret = join_secret(asked.join_secret_file)
+    if not secret:
+        raise ValueError(f"there is no secret in {SECRET_VARIABLE}, and no --join-secret-file")
+    game, player = check_name(asked.game, "game"), check_name(asked.player, "player")
+    print(sign(secret, game, player, asked.seconds))
     return 0
 
 

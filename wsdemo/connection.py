@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
@@ -10,7 +11,8 @@ from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from wsdemo.gate import Gate
-from wsdemo.protocol import MAX_FRAME, Close, Error, encode
+from wsdemo.limits import Limits
+from wsdemo.protocol import Close, Error, encode
 
 __all__ = ["Connection"]
 
@@ -27,13 +29,15 @@ class Connection(ServerConnection):
     While the gate is open, a frame costs one comparison more than the library's own connection.
     """
 
-    # Three more entries would make the dictionary of each connection 1.3 KiB larger.
-    __slots__ = ("_gate", "_sockets", "_unread")
+    # As entries they would make the dictionary of each connection 1.3 KiB larger.
+    __slots__ = ("_count", "_gate", "_limits", "_sockets", "_unread")
 
     def __init__(
         self,
         gate: Gate,
         sockets: set[Connection],
+        limits: Limits,
+        count: Callable[[str], object],
         protocol: ServerProtocol,
         *args: Any,
         **kwargs: Any,
@@ -41,20 +45,27 @@ class Connection(ServerConnection):
         super().__init__(protocol, *args, **kwargs)
         self._gate = gate
         self._sockets = sockets
+        self._limits = limits
+        self._count = count
         self._unread = 0  # bytes that wait at the gate
         fail = protocol.fail
 
         def say_and_fail(code: int, reason: str = "") -> None:
             if code == Close.TOO_BIG and protocol.state is State.OPEN:
-                protocol.send_text(encode(Error("too-big", f"{reason}; at most {MAX_FRAME} bytes")))
+                words = f"{reason}; at most {limits.max_message} bytes (max_message)"
+                protocol.send_text(encode(Error("too-big", words)))
+                count("max_message")
             fail(code, reason)
 
         protocol.fail = say_and_fail  # type: ignore[method-assign]
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """The socket is there."""
+        """The socket is there. If there are too many, it is cut again."""
         super().connection_made(transport)
         self._sockets.add(self)
+        if len(self._sockets) > self._limits.max_sockets:
+            self._count("max_connections")
+            self.transport.abort()
 
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket, or keep them until the gate opens."""

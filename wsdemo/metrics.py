@@ -5,12 +5,15 @@ https://prometheus.io/docs/practices/naming/
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
+
+from wsdemo.limits import Limits
 
 __all__ = ["Counts", "exposition"]
 
@@ -27,7 +30,13 @@ class Counts:
     deliveries: int = 0
     gaps: int = 0
     rejected_messages: int = 0
-    slow_readers_cut: int = 0
+    tokens_refused: int = 0
+    limits_reached: Counter[str] = field(default_factory=Counter)
+    """By the names of the limits: `Limits`."""
+
+    def reach(self, limit: str) -> None:
+        """Something was refused, for this limit."""
+        self.limits_reached[limit] += 1
 
 
 WORDS = {
@@ -39,7 +48,7 @@ WORDS = {
     "deliveries": "Frames of events written to players.",
     "gaps": "Losses that players were told of.",
     "rejected_messages": "Messages of clients that were refused.",
-    "slow_readers_cut": "Connections cut because their client did not read.",
+    "tokens_refused": "Joins with a token that does not let the player in, or none.",
 }
 
 
@@ -51,9 +60,14 @@ class _Server(Collector):
         self._gauges = gauges
 
     def collect(self) -> Iterator[Metric]:
-        for each in fields(Counts):
-            value = getattr(self._counts, each.name)
-            yield CounterMetricFamily(f"wsdemo_{each.name}", WORDS[each.name], value=value)
+        for name, words in WORDS.items():
+            yield CounterMetricFamily(f"wsdemo_{name}", words, value=getattr(self._counts, name))
+        limits = CounterMetricFamily(
+            "wsdemo_limits_reached", "What was refused, by the limit's name.", labels=["limit"]
+        )
+        for each in fields(Limits):
+            limits.add_metric([each.name], self._counts.limits_reached[each.name])
+        yield limits
         for name, (words, now) in self._gauges().items():
             yield GaugeMetricFamily(f"wsdemo_{name}", words, value=now)
 

@@ -1,11 +1,12 @@
-"""Ports to listen on."""
+"""Where to listen: hosts and ports."""
 
 from __future__ import annotations
 
 import os
 import socket
+from ipaddress import ip_address
 
-__all__ = ["bound_socket"]
+__all__ = ["address", "bound_socket", "is_loopback"]
 
 
 def bound_socket(host: str, port: int) -> socket.socket:
@@ -24,3 +25,16 @@ def bound_socket(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach it, as far as its name or number says."""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
+
+
+def address(host: str, port: int) -> str:
+    """Both, as they stand in a URL; the number of an IPv6 host goes into brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

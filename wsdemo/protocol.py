@@ -9,9 +9,10 @@ Each message is one JSON object in a text frame; its "type" says which of these 
     {"type":"sync","id":"1"}                          {"type":"synced","id":"1"}
     {"type":"leave"}                                  {"type":"error","code":"...","message":"..."}
 
-A client joins first, and hears its own events too. An event's id is its sender's own choice; a
-retry carries the same one. "synced" answers a "sync" once everything this client sent before has
-been published, and everything published before has been written to this client.
+A client joins first, with a "token" where the server wants one, and hears its own events too. An
+event's id is its sender's own choice; a retry carries the same one. "synced" answers a "sync" once
+everything this client sent before has been published, and everything published before has been
+written to this client.
 
 Where the broker keeps events it numbers them. Then an "event" carries its "seq", a "send" is
 answered by "stored" once the event is written, also if it had been written before, and a "welcome"
@@ -67,6 +68,7 @@ _T = TypeVar("_T")
 
 MAX_NAME = 32  # characters in the name of a player or a game
 MAX_ID = 64  # characters in the id of an event
+MAX_TOKEN = 1024  # characters in what lets a player in
 MAX_BODY = 16_384  # characters in the body of an event
 MAX_FRAME = 262_144  # bytes in a frame, enough for the longest body, escaped
 
@@ -74,6 +76,7 @@ Name = Annotated[str, Meta(min_length=1, max_length=MAX_NAME)]
 EventId = Annotated[str, Meta(min_length=1, max_length=MAX_ID)]
 Body = Annotated[str, Meta(max_length=MAX_BODY)]
 Seq = Annotated[int, Meta(ge=0)]
+Token = Annotated[str, Meta(max_length=MAX_TOKEN)]
 
 
 class Close(IntEnum):
@@ -113,6 +116,7 @@ class Join(_Message, frozen=True):
     game: Name
     player: Name
     resume: Position | None = None
+    token: Token = ""
 
     def __post_init__(self) -> None:
         _require_plain(self.game, self.player)
@@ -192,7 +196,16 @@ class Synced(_Message, frozen=True):
 
 
 ErrorCode = Literal[
-    "bad-message", "too-big", "join-first", "already-joined", "name-taken", "broker-down"
+    "bad-message",
+    "too-big",
+    "too-fast",
+    "join-first",
+    "already-joined",
+    "name-taken",
+    "bad-token",
+    "no-such-game",
+    "game-full",
+    "broker-down",
 ]
 
 

@@ -12,26 +12,35 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from ipaddress import ip_address
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
 from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, QueueBroker, StreamBroker
+from wsdemo.limits import Limits
+from wsdemo.ports import is_loopback
 from wsdemo.protocol import check_name
 from wsdemo.redis_backend import RemoteRedis
 from wsdemo.server import GameServer
+from wsdemo.tokens import check_secret, read_secret
 
-__all__ = ["Settings", "serve"]
+__all__ = ["SECRET_VARIABLE", "Settings", "join_secret", "serve"]
+
+if sys.platform != "win32":
+    import resource
 
 _log = logging.getLogger("wsdemo.serve")
 
 REDIS_BROKERS = {broker.name: broker for broker in (PubSubBroker, StreamBroker, QueueBroker)}
 BROKERS = ("none", *REDIS_BROKERS)
+SECRET_VARIABLE = "WSDEMO_JOIN_SECRET"
+SPARE_FILES = 100  # beside clients: Redis, logs, modules that are read
 LONGEST_DRAIN = 3600.0  # seconds
 PREFIX = "wsdemo:"  # of all keys and channels, for whoever shares the Redis
 
@@ -46,7 +55,10 @@ class Settings:
     redis: str = ""
     broker: str = "pubsub"
     origins: Collection[str] = ()
+    games: Collection[str] = ()  # if any are named, there are no others
     drain: float = 5.0  # seconds over which its players are sent away
+    limits: Limits = field(default_factory=Limits)
+    join_secret: bytes = field(default=b"", repr=False)
 
     def __post_init__(self) -> None:
         check_name(self.name, "server")
@@ -61,10 +73,15 @@ class Settings:
                 f"broker {self.broker!r} needs a Redis that all servers share: "
                 "--redis redis://127.0.0.1:6379, or --broker none"
             )
-        if not _is_loopback(self.host):
+        for game in self.games:
+            check_name(game, "game")
+        if self.join_secret:
+            check_secret(self.join_secret)
+        elif not is_loopback(self.host):
             raise ValueError(
                 f"{self.host} can be reached from other machines, and nobody has to say who they "
-                "are: use --host 127.0.0.1, behind a balancer on the same machine"
+                f"are: put a secret into {SECRET_VARIABLE} or --join-secret-file, by which "
+                "players' tokens are signed; or use --host 127.0.0.1, behind a balancer here"
             )
 
 
@@ -74,6 +91,7 @@ async def serve(settings: Settings) -> None:
     Raises `RedisUnavailable`, `BrokerDown`, or `OSError` if the port is taken.
     """
     _log_as_json()
+    _allow_open_files(settings.limits.max_sockets + SPARE_FILES)
     broker = await _broker(settings)
     server = GameServer(
         settings.name,
@@ -81,6 +99,9 @@ async def serve(settings: Settings) -> None:
         host=settings.host,
         port=settings.port,
         origins=settings.origins,
+        games=settings.games,
+        join_secret=settings.join_secret,
+        limits=settings.limits,
         on_hearing_change=lambda: _log.warning(
             "hears again" if server.hears else "deaf", extra={"server": settings.name}
         ),
@@ -132,9 +153,27 @@ def _log_as_json() -> None:
     logging.getLogger("wsdemo.server").setLevel(logging.WARNING)  # not each connection
 
 
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    with suppress(ValueError):
-        return ip_address(host).is_loopback
-    return False
+def join_secret(file: Path | None = None) -> bytes:
+    """The secret in this file or, without one, in the environment; empty if it is in neither.
+
+    Raises `OSError`, and `ValueError` if it could be guessed.
+    """
+    if file:
+        return read_secret(file)
+    secret = os.environ.get(SECRET_VARIABLE, "").strip().encode()
+    return secret and check_secret(secret)
+
+
+def _allow_open_files(wanted: int) -> None:
+    """Let this process have so many files open, as far as it may; each connection is one."""
+    if sys.platform == "win32":
+        return  # which has no such limit
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
+    if soft != resource.RLIM_INFINITY and soft < allowed:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    if allowed < wanted:
+        _log.warning(
+            "the system allows fewer open files than there may be connections",
+            extra={"allowed": allowed, "wanted": wanted, "remedy": "raise ulimit -n"},
+        )

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import random
 import socket
 from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from http import HTTPStatus
+from time import monotonic
 from typing import Any, Literal
 
 from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
@@ -26,10 +28,10 @@ from wsdemo.brokers import Broker, BrokerDown, Resumption
 from wsdemo.changes import Changes
 from wsdemo.connection import Connection
 from wsdemo.lifetime import Lifetime, end
+from wsdemo.limits import Allowance, Limits
 from wsdemo.metrics import Counts, exposition
-from wsdemo.ports import bound_socket
+from wsdemo.ports import address, bound_socket, is_loopback
 from wsdemo.protocol import (
-    MAX_FRAME,
     Ack,
     BadMessage,
     Close,
@@ -51,22 +53,16 @@ from wsdemo.protocol import (
     event_name,
     numbered,
 )
+from wsdemo.tokens import BadToken, check_secret, verify
 from wsdemo.trace import Kind, Trace
 
-__all__ = ["Canary", "GameServer", "Limits", "ServerState"]
+__all__ = ["Canary", "GameServer", "ServerState"]
 
 _log = logging.getLogger("wsdemo.server")
 
+STRAGGLE = 2.0  # seconds that a client has to answer a close before its connection is cut
+
 ServerState = Literal["up", "down", "frozen"]
-
-
-@dataclass(frozen=True)
-class Limits:
-    """How much a server takes from a client before it ends the connection."""
-
-    seconds_to_join: float = 10.0
-    bad_messages: int = 5
-    bytes_waiting: int = 4 * 2**20  # written for a player that does not read
 
 
 @dataclass(frozen=True)
@@ -88,10 +84,11 @@ class _Game:
     arriving: set[str] = field(default_factory=set)  # named, and waiting for the subscription
 
 
-@dataclass
+@dataclass(slots=True)
 class _Visit:
     connection: ServerConnection
     request: str
+    allowance: Allowance
     game: str = ""
     player: str = ""
     welcomed: bool = False
@@ -101,6 +98,10 @@ class _Visit:
 
 class GameServer(Lifetime):
     """Holds the connections of its players, and is told of all others' events by its broker.
+
+    With a `join_secret`, a player must bring a token that is signed with it; without one, only this
+    machine may be able to reach the server: else there is a `ValueError`. If `games` are named,
+    there are no others.
 
     `may_join` is asked with a player's name and the request it came with: a server alone knows only
     its own players, and whoever runs several may know of one with that name elsewhere.
@@ -118,6 +119,8 @@ class GameServer(Lifetime):
         host: str = "127.0.0.1",
         port: int = 0,
         origins: Collection[str] = (),
+        games: Collection[str] = (),
+        join_secret: bytes = b"",
         reserved_names: Collection[str] = (),
         may_join: Callable[[str, str], bool] = lambda player, request: True,
         on_hearing_change: Callable[[], None] = lambda: None,
@@ -125,11 +128,18 @@ class GameServer(Lifetime):
         canary: Canary | None = None,
         trace: Trace | None = None,
     ) -> None:
+        if not join_secret and not is_loopback(host):
+            raise ValueError(
+                f"other machines can reach {host}, and nobody has to say who they are: give the "
+                "server a join secret, or let it listen on 127.0.0.1"
+            )
         self.name = name
         self._broker = broker
         self._host = host
         self._port = port
         self._origins = origins
+        self._known_games = frozenset(games)
+        self._join_secret = join_secret and check_secret(join_secret)
         self._reserved_names = reserved_names
         self._may_join = may_join
         self._on_hearing_change = on_hearing_change
@@ -152,7 +162,7 @@ class GameServer(Lifetime):
     @property
     def url(self) -> str:
         """Where players connect."""
-        return f"ws://{self._host}:{self._port}"
+        return f"ws://{address(self._host, self._port)}"
 
     @property
     def port(self) -> int:
@@ -179,7 +189,7 @@ class GameServer(Lifetime):
         """Reach the broker, then listen. Raises `BrokerDown`, or `OSError` if the port is taken."""
         listener = bound_socket(self._host, self._port)
         self._port = listener.getsockname()[1]
-        own = [f"http://{host}:{self._port}" for host in (self._host, "localhost")]
+        own = [f"http://{address(host, self._port)}" for host in (self._host, "localhost")]
         try:
             await self._broker.start(self.relay, self.skip)
             self._server = await serve(
@@ -187,10 +197,11 @@ class GameServer(Lifetime):
                 sock=listener,
                 origins=[None, *map(Origin, own), *map(Origin, self._origins)],
                 create_connection=partial(  # type: ignore[arg-type]  # any factory will do
-                    Connection, self._gate, self._sockets
+                    Connection, self._gate, self._sockets, self._limits, self.counts.reach
                 ),
                 compression=None,  # small frames gain nothing from it, and it costs 50 KiB each
-                max_size=MAX_FRAME,
+                max_size=self._limits.max_message,
+                open_timeout=self._limits.seconds_to_join,
                 close_timeout=1,
                 process_request=self._report,
                 logger=_log,
@@ -318,12 +329,20 @@ class GameServer(Lifetime):
         await self.send_away(seconds, "draining")
 
     async def send_away(self, seconds: float = 0.5, why: str = "deaf") -> None:
-        """Close all connections, over so many seconds, so that they do not return all at once."""
+        """Close all connections, over so many seconds, so that they do not return all at once.
+
+        Each has its own part of that time, and a moment in it by chance: several servers that do
+        this are not in step. Who does not answer the close is cut off, STRAGGLE seconds later.
+        """
         visits = list(self._visits.values())
 
         async def close(number: int, visit: _Visit) -> None:
-            await asyncio.sleep(seconds * number / len(visits))
-            await visit.connection.close(Close.RESTARTING, f"server {self.name} is {why}")
+            await asyncio.sleep(seconds * (number + random.random()) / len(visits))
+            try:
+                async with asyncio.timeout(STRAGGLE):
+                    await visit.connection.close(Close.RESTARTING, f"server {self.name} is {why}")
+            except TimeoutError:
+                visit.connection.transport.abort()
 
         await asyncio.gather(*(close(*visit) for visit in enumerate(visits)))
 
@@ -358,6 +377,8 @@ class GameServer(Lifetime):
                 return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
             case "/readyz" if not self.hears:
                 return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "deaf\n")
+            case "/readyz" if self._is_full():
+                return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "full\n")
             case "/readyz":
                 return connection.respond(HTTPStatus.OK, "ready\n")
             case "/metrics":
@@ -365,7 +386,18 @@ class GameServer(Lifetime):
                 return connection.respond(HTTPStatus.OK, text)
         if self._drains:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
+        if self._is_full():
+            words = self._over("max_connections", "connections")
+            return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{words}\n")
         return None
+
+    def _is_full(self) -> bool:
+        return len(self._visits) >= self._limits.max_connections
+
+    def _over(self, limit: str, what: str) -> str:
+        """What to say of a limit that is reached, which is counted."""
+        self.counts.reach(limit)
+        return f"at most {getattr(self._limits, limit):g} {what} ({limit})"
 
     def _gauges(self) -> dict[str, tuple[str, float]]:
         players = sum(len(game.players) for game in self._games.values())
@@ -389,7 +421,12 @@ class GameServer(Lifetime):
 
     async def _handle(self, connection: ServerConnection) -> None:
         """One client's visit, from its first frame to its last."""
-        visit = _Visit(connection, connection.request.path if connection.request else "")
+        if self._drains or self._is_full():  # since it was let in
+            words = "draining" if self._drains else self._over("max_connections", "connections")
+            await connection.close(Close.TRY_AGAIN_LATER, words)
+            return
+        request = connection.request.path if connection.request else ""
+        visit = _Visit(connection, request, Allowance(self._limits.max_rate, monotonic()))
         self._visits[id(connection)] = visit
         self.counts.connections += 1
         try:
@@ -400,7 +437,7 @@ class GameServer(Lifetime):
                 await self._answer(visit, frame)
         except TimeoutError:
             await self._gate.passed()
-            reason = f"no join within {self._limits.seconds_to_join:g} s"
+            reason = self._over("seconds_to_join", "seconds to join")
             await connection.close(Close.POLICY, reason)
         except ConnectionClosed:
             pass  # the client has gone without a goodbye
@@ -409,6 +446,10 @@ class GameServer(Lifetime):
 
     async def _answer(self, visit: _Visit, frame: str | bytes) -> None:
         await self._gate.passed()
+        if not visit.allowance.take(monotonic()):
+            words = self._over("max_rate", "messages a second")
+            await self._reject(visit, "too-fast", f"{words}; this one is lost")
+            return
         try:
             message = decode_from_client(frame)
         except BadMessage as error:
@@ -436,6 +477,16 @@ class GameServer(Lifetime):
 
     async def _join(self, visit: _Visit, join: Join) -> None:
         """Register the player once its game's events reach this server, not before."""
+        if self._known_games and join.game not in self._known_games:
+            await self._reject(visit, "no-such-game", f"there is no game {join.game} here")
+            return
+        try:
+            if self._join_secret:
+                verify(self._join_secret, join.token, join.game, join.player)
+        except BadToken as error:
+            self.counts.tokens_refused += 1
+            await self._reject(visit, "bad-token", str(error))
+            return
         if join.player == self.name or join.player in self._reserved_names:
             await self._reject(visit, "name-taken", f"{join.player} is not a name for a player")
             return
@@ -445,6 +496,10 @@ class GameServer(Lifetime):
         game = self._games.get(join.game) or _Game()
         if join.player in game.players or join.player in game.arriving:
             await self._reject(visit, "name-taken", f"there is a {join.player} in the game already")
+            return
+        if len(game.players) + len(game.arriving) >= self._limits.max_players:
+            words = self._over("max_players", "players of a game on this server")
+            await self._reject(visit, "game-full", words)
             return
         self._games[join.game] = game
         visit.game, visit.player = join.game, join.player
@@ -576,8 +631,9 @@ class GameServer(Lifetime):
         self._record("reject", visit.player, code=code)
         await self._say(visit, Error(code, message))
         visit.bad_messages += 1
-        if visit.bad_messages >= self._limits.bad_messages:
-            await visit.connection.close(Close.POLICY, f"{visit.bad_messages} bad messages")
+        if visit.bad_messages >= self._limits.max_bad_messages:
+            words = self._over("max_bad_messages", "bad messages")
+            await visit.connection.close(Close.POLICY, words)
 
     async def _say(self, visit: _Visit, message: FromServer) -> None:
         await visit.connection.send(encode(message), text=True)
@@ -590,13 +646,13 @@ class GameServer(Lifetime):
         self.counts.events_relayed += 1
         self.counts.deliveries += players
         game.written += written
-        if game.written < self._limits.bytes_waiting // 4:
+        if game.written < self._limits.max_waiting // 4:
             return
         game.written = 0
         for name, connection in game.players.items():
             waiting = connection.transport.get_write_buffer_size()
-            if waiting > self._limits.bytes_waiting:
-                self.counts.slow_readers_cut += 1
+            if waiting > self._limits.max_waiting:
+                self.counts.reach("max_waiting")
                 self._record("fault", name, reason="too slow", bytes_waiting=waiting)
                 connection.transport.abort()
 
