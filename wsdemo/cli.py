@@ -11,13 +11,11 @@ from pathlib import Path
 
 from wsdemo.cluster import BROKERS
 from wsdemo.compare import compare
-from wsdemo.doctor import examine
 from wsdemo.ledger import ledger
 from wsdemo.limits import Limits
 from wsdemo.protocol import check_name
 from wsdemo.scenarios import SCENARIOS
 from wsdemo.serve import SECRET_VARIABLE, Settings, join_secret, serve
-from wsdemo.stage import Stage
 from wsdemo.tokens import sign
 from wsdemo.trace import save_traces
 
@@ -126,6 +124,8 @@ def _run(asked: argparse.Namespace) -> int:
         save_traces(asked.trace, (run.trace for run in runs.values()))
         print(f"\nSaved to {asked.trace}")
     if asked.html:
+        from wsdemo.stage import Stage  # only here: a server process does not carry what draws
+
         Stage(runs).save_html(asked.html)
         print(f"\nSaved to {asked.html}")
     return 0
@@ -158,6 +158,8 @@ def _token(asked: argparse.Namespace) -> int:
 
 
 def _doctor(asked: argparse.Namespace) -> int:
+    from wsdemo.doctor import examine
+
     findings = asyncio.run(examine())
     for finding in findings:
         print(finding)

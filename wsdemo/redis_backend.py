@@ -31,7 +31,6 @@ from redis.exceptions import AuthenticationError, RedisError
 
 from wsdemo.child import Child, can_freeze
 from wsdemo.disk import Disk
-from wsdemo.fake_redis import FakeRedisServer
 from wsdemo.lifetime import Lifetime
 from wsdemo.redis_line import Line
 
@@ -146,6 +145,9 @@ class FakeRedis(OwnRedis):
     """fakeredis: Redis's commands and their effects, in this process. A crash loses all data."""
 
     def __init__(self) -> None:
+        # Only here: a server process has no fake Redis, and does not carry what that needs.
+        from wsdemo.fake_redis import FakeRedisServer
+
         self._server = FakeRedisServer()
 
     @property

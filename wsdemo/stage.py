@@ -25,8 +25,8 @@ from wsdemo.controls import Act, LiveCluster, carry_out, offers
 from wsdemo.ledger import ledger
 from wsdemo.notebook import hear_while_awaiting
 from wsdemo.page import module, page, style
+from wsdemo.space_time import timeline
 from wsdemo.story import Beat, Health, Item, Story, Teller
-from wsdemo.timeline import timeline
 from wsdemo.trace import Record, Source, Trace, TraceError, load_traces, traces
 
 __all__ = ["Stage"]
