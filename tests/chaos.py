@@ -166,8 +166,8 @@ class _Model:
     def _lose_reply(self, act: Act) -> Iterator[str]:
         if self.has_redis:
             server = SERVERS[act.one % 2]
-            yield f'cluster.lose_redis_replies("{server}", 0)'
-            yield f'cluster.lose_redis_replies("{server}", {1 + act.other % 2})'
+            yield f'await cluster.lose_redis_replies("{server}", 0)'
+            yield f'await cluster.lose_redis_replies("{server}", {1 + act.other % 2})'
 
     def _settle(self, act: Act) -> Iterator[str]:
         """Only while somebody can answer."""
@@ -184,7 +184,7 @@ class _Model:
             yield from self.lines(Act(what, 0, 0))
         if self.has_redis:
             for server in SERVERS:
-                yield f'cluster.lose_redis_replies("{server}", 0)'
+                yield f'await cluster.lose_redis_replies("{server}", 0)'
 
 
 ACTS = sorted(
@@ -231,13 +231,19 @@ def scenario(
 
 
 async def play(
-    source: str, broker: str, redis: str, persistence: Persistence = "none"
+    source: str,
+    broker: str,
+    redis: str,
+    persistence: Persistence = "none",
+    processes: bool = False,
 ) -> list[str]:
     """Run it, and say what did not hold."""
     names: dict[str, Any] = {}
     exec(source, names)  # what is run is what is printed
     violation: Callable[[Cluster], Awaitable[None]] = names["violation"]
-    cluster = await open_cluster(list(SERVERS), broker, redis, persistence=persistence)
+    cluster = await open_cluster(
+        list(SERVERS), broker, redis, persistence=persistence, processes=processes
+    )
     try:
         try:
             async with asyncio.timeout(60):
@@ -349,6 +355,7 @@ def _main() -> int:
     parser.add_argument("--persistence", default="none", choices=PERSISTENCE)
     parser.add_argument("--tries", type=int, default=100)
     parser.add_argument("--seed", type=int, default=None, help="of the first (default: any)")
+    parser.add_argument("--processes", action="store_true", help="a process for each server")
     asked = parser.parse_args()
     first = asked.seed if asked.seed is not None else random.SystemRandom().randrange(10**9)
     redis_broker.ANSWER_TIMEOUT, disk.EVERY = ANSWER_TIMEOUT, SYNC_EVERY
@@ -364,7 +371,9 @@ def _main() -> int:
         ]
         source = scenario(acts, asked.broker, asked.broker != "none", asked.persistence)
         with suppress(KeyboardInterrupt):
-            found = asyncio.run(play(source, asked.broker, asked.redis, asked.persistence))
+            found = asyncio.run(
+                play(source, asked.broker, asked.redis, asked.persistence, asked.processes)
+            )
             if found:
                 bad += 1
                 print(f"# seed {seed}:", *found, sep="\n# ", flush=True)

@@ -29,6 +29,7 @@ import pytest
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed
 
+from wsdemo import Cluster
 from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, StreamBroker
 from wsdemo.redis_backend import RedisBackend, redis_backend
 from wsdemo.server import GameServer
@@ -158,6 +159,13 @@ async def game_server(
         yield server
     finally:
         await within(server.stop())
+
+
+def here(cluster: Cluster, server: str) -> GameServer:
+    """A server that runs in this process, whatever it has inside."""
+    found = cluster.servers[server]
+    assert isinstance(found, GameServer)
+    return found
 
 
 def pubsub(redis: RedisBackend, server: str, trace: Trace | None = None) -> PubSubBroker:

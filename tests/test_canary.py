@@ -8,16 +8,17 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.conftest import bodies, recorded, within
+from tests.conftest import bodies, here, recorded, within
 from wsdemo import Cluster, faults, ledger, open_cluster
-from wsdemo.server import Canary, GameServer
+from wsdemo.parts import Server
+from wsdemo.server import Canary
 
 QUICK = Canary(every=0.02, bound=0.1)
 
 keeping = pytest.mark.parametrize("broker", ["pubsub", "stream", "queue"])
 
 
-async def ask_whether_ready(server: GameServer) -> str:
+async def ask_whether_ready(server: Server) -> str:
     """The status line with which it answers, as it would any load balancer."""
     reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
     writer.write(b"GET /readyz HTTP/1.1\r\nHost: wsdemo\r\n\r\n")
@@ -82,7 +83,7 @@ async def test_a_listener_that_has_died_is_noticed() -> None:
     """The server's other connection to Redis goes on working, and pretends that all is well."""
     async with open_cluster(broker="pubsub", canary=QUICK) as cluster:
         [p1] = await cluster.join("P1", server="A")
-        listener = cluster.servers["A"]._broker._listener  # type: ignore[attr-defined]
+        listener = here(cluster, "A")._broker._listener  # type: ignore[attr-defined]
         while not listener.done():
             listener.cancel()
             await asyncio.wait({listener}, timeout=0.05)
@@ -117,5 +118,5 @@ async def test_without_a_broker_there_is_nothing_to_hear() -> None:
     """Such a server is always ready, and has no canary."""
     async with open_cluster(broker="none", canary=QUICK) as cluster:
         assert await cluster.servers["A"].hears_now()
-        assert cluster.servers["A"]._watching is None
+        assert here(cluster, "A")._watching is None
         assert await ask_whether_ready(cluster.servers["A"]) == "HTTP/1.1 200 OK"

@@ -17,6 +17,7 @@ from tests.conftest import (
     dial,
     eventually,
     every_run,
+    here,
     listeners,
     more,
     recorded,
@@ -315,7 +316,7 @@ class TestSettle:
         async with open_cluster(broker="none") as cluster:
             p1, p2 = await cluster.join("P1", "P2", server="A")
             held = asyncio.Event()
-            server = cluster.servers["A"]
+            server = here(cluster, "A")
             answer = server._answer
 
             async def hold(*arguments: Any) -> None:
@@ -359,7 +360,7 @@ class TestSettle:
         """A player that was cut off counts as under way until it is back."""
         async with open_cluster(broker="none") as cluster:
             p1, p2 = await cluster.join("P1", "P2", server="A")
-            connection = cluster.servers["A"]._games["g"].players["P1"]
+            connection = here(cluster, "A")._games["g"].players["P1"]
             connection.transport.abort()
             await recorded(cluster.trace, "disconnect", at="A", peer="P1")
             await cluster.settle()
@@ -470,7 +471,7 @@ class _Story:
             return
         player = self.choose.choice(there)
         await self.cluster.settle()
-        server = self.cluster.servers[str(player.server)]
+        server = here(self.cluster, str(player.server))
         server._games[self.cluster.game].players[player.name].transport.abort()
         await recorded(self.cluster.trace, "disconnect", at=player.name)
         await self.cluster.settle()

@@ -16,7 +16,7 @@ import wsdemo
 PACKAGE = Path(wsdemo.__file__).parent
 
 LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits"} | {
-    *("changes", "child", "gate", "lifetime", "ports"),
+    *("changes", "channel", "child", "gate", "lifetime", "ports"),
 }
 BROKERS = {"brokers", "brokers.base", "brokers.redis_broker", "brokers.epochs"} | {
     f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")
@@ -27,7 +27,18 @@ ACTORS = (
     | {"redis_line", "fake_redis", "disk", "tap", "polling"}
     | BROKERS
 )
-WIRING = {"parts", "barrier", "cluster", "scenarios", "compare", "experiments", "delays"}
+WIRING = {
+    "merged_trace",
+    "server_process",
+    "worker",
+    "parts",
+    "barrier",
+    "cluster",
+    "scenarios",
+    "compare",
+    "experiments",
+    "delays",
+}
 VIEWS = {"ledger", "story", "picture", "space_time", "page", "stage", "wire_view"}
 EDGES = {"teach", "cli", "doctor", "serve", "__main__"}
 
@@ -44,6 +55,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ports": set(),
     "child": set(),
     "tokens": set(),
+    "channel": set(),
     "limits": set(),
     "kept": set(),
     "notebook": set(),
@@ -69,7 +81,10 @@ MAY_IMPORT: dict[str, set[str]] = {
     "redis_backend": LEAVES | {"redis_line", "fake_redis", "disk"},
     "faults": {"trace"},
     # wiring
-    "parts": LEAVES | ACTORS,
+    "merged_trace": {"trace", "changes"},
+    "worker": LEAVES | ACTORS,
+    "server_process": LEAVES | ACTORS | {"merged_trace", "worker"},
+    "parts": LEAVES | ACTORS | {"merged_trace", "server_process", "worker"},
     "barrier": LEAVES | ACTORS | {"parts"},
     "cluster": LEAVES | ACTORS | {"parts", "barrier", "notebook", "ledger"},
     "scenarios": LEAVES | ACTORS | {"cluster", "ledger"},

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import Client, bodies, dial, eventually, recorded, within
+from tests.conftest import Client, bodies, dial, eventually, here, recorded, within
 from wsdemo import Cluster, faults, ledger, open_cluster
 from wsdemo.brokers import QueueBroker
 from wsdemo.player import NotConnected
@@ -114,7 +114,7 @@ class TestAPlayerThatWasAway:
         """Its acknowledgements are long in coming; what it has heard before is no event to it."""
         async with open_cluster(broker="queue") as cluster:
             p1, p2 = await cluster.join("P1", "P2", server="A")
-            broker = cluster.servers["A"]._broker
+            broker = here(cluster, "A")._broker
             assert isinstance(broker, QueueBroker)
             broker._readers["g"]["P1"].timeout = 0.01
             async with faults.reader_stalled(p1):

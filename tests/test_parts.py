@@ -21,6 +21,7 @@ from tests.conftest import (
     dial,
     eventually,
     every_run,
+    here,
     listeners,
     more,
     recorded,
@@ -373,7 +374,7 @@ class TestAServerThatIsFrozen:
                     said += 1
 
             talking = asyncio.create_task(talk())
-            connection = cluster.servers["A"]._games["g"].players["P1"]
+            connection = here(cluster, "A")._games["g"].players["P1"]
             await eventually(lambda: not connection.transport.is_reading())
             assert getattr(connection, "_unread") <= 2**19  # noqa: B009
             assert not talking.done()

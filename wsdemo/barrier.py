@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any
 
 from wsdemo.balancer import Balancer
-from wsdemo.parts import Parts
+from wsdemo.parts import Parts, Server
 from wsdemo.player import NotConnected, Player
-from wsdemo.server import GameServer
 
 __all__ = ["Barrier"]
 
@@ -133,7 +132,7 @@ class Barrier:
         """Return once no part takes a connection for open that the player has left behind."""
         former = set(player.former_calls)
         unaware = set[str]().union(*(server.calls for server in self._parts.are("frozen")))
-        parts: list[GameServer | Balancer] = [*self._parts.are("up"), self._parts.balancer]
+        parts: list[Server | Balancer] = [*self._parts.are("up"), self._parts.balancer]
         for part in parts:
             await part.until(lambda: former.isdisjoint(part.calls))  # noqa: B023
         player.former_calls -= former - unaware

@@ -13,7 +13,7 @@ from collections.abc import (
     Generator,
     Sequence,
 )
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from types import TracebackType
 from typing import Any, NoReturn
 
@@ -23,12 +23,13 @@ from wsdemo.brokers.redis_broker import HISTORY
 from wsdemo.changes import Changes
 from wsdemo.kept import Kept, count_kept
 from wsdemo.ledger import TITLES
+from wsdemo.limits import Limits
 from wsdemo.notebook import Cell, current_cell
-from wsdemo.parts import PART_NAMES, Parts, check_known
+from wsdemo.parts import PART_NAMES, Parts, Server, check_known
 from wsdemo.player import Player
 from wsdemo.protocol import check_name
 from wsdemo.redis_backend import Persistence, RedisBackend, check_choice
-from wsdemo.server import Canary, GameServer, ServerState
+from wsdemo.server import Canary, ServerState
 from wsdemo.trace import Trace
 
 __all__ = ["BROKERS", "Cluster", "open_cluster"]
@@ -36,6 +37,7 @@ __all__ = ["BROKERS", "Cluster", "open_cluster"]
 BROKERS = ("none", "pubsub", "stream", "queue")
 MAX_HISTORY = 100_000  # events
 SETTLE_TIMEOUT = 5.0  # seconds
+COLLECT_TIMEOUT = 2.0  # seconds
 
 
 class Cluster:
@@ -57,6 +59,8 @@ class Cluster:
         history: int = HISTORY,
         persistence: Persistence = "none",
         canary: Canary | None = None,
+        limits: Limits | None = None,
+        processes: bool = False,
     ) -> None:
         check_known("broker", broker, BROKERS)
         check_known("balance", balance, POLICIES)
@@ -76,6 +80,8 @@ class Cluster:
         self._history = _check_history(history)
         self._persistence = persistence
         self._canary = canary
+        self._limits = limits
+        self._processes = processes
         self._parts = self._new_parts(servers, broker)
         self._watchers: list[Callable[[], None]] = []
         self._turn = asyncio.Lock()  # one change of what runs at a time
@@ -91,6 +97,8 @@ class Cluster:
             history=self._history,
             persistence=self._persistence,
             canary=self._canary,
+            limits=self._limits,
+            processes=self._processes,
             port=port,
             origins=self._origins,
             may_join=self._may_join,
@@ -107,7 +115,7 @@ class Cluster:
         return self._parts.trace
 
     @property
-    def servers(self) -> dict[str, GameServer]:
+    def servers(self) -> dict[str, Server]:
         """The servers by name, whether they are up or not. A restart makes another object."""
         return self._parts.servers
 
@@ -147,6 +155,7 @@ class Cluster:
         if self._state == "stopped":
             return
         self._state = "stopped"
+        await self._collect()
         self.trace.end()
         await _uninterrupted(self._stop())
 
@@ -216,6 +225,7 @@ class Cluster:
             async with asyncio.timeout(timeout):
                 settled = False
                 while not settled:
+                    await self._parts.collect()
                     before = len(trace)
                     barrier = Barrier(self.players.values(), self._parts)
                     under_way = barrier.under_way
@@ -226,6 +236,13 @@ class Cluster:
                 f"after {waited:g} s still under way: {'; '.join(sorted(under_way))}"
             ) from None
         trace.append("settle", "scenario", before=before)
+        await self._collect()
+
+    async def _collect(self) -> None:
+        """Have the trace complete, if the servers' processes are not too busy to say what it is."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(COLLECT_TIMEOUT):
+                await self._parts.collect()
 
     async def kept(self) -> Kept:
         """What this cluster has in Redis now. Raises `redis.RedisError` if that does not answer."""
@@ -331,7 +348,7 @@ class Cluster:
         """Cut one server's link to Redis, while others keep theirs."""
 
         async def cut() -> None:
-            self._parts.cut_redis_link(server)
+            await self._parts.cut_redis_link(server)
 
         await self._change(cut)
 
@@ -339,7 +356,7 @@ class Cluster:
         """Let a server whose link was cut reach Redis again; it does so by itself."""
 
         async def mend() -> None:
-            self._parts.mend_redis_link(server)
+            await self._parts.mend_redis_link(server)
 
         await self._change(mend)
 
@@ -348,10 +365,10 @@ class Cluster:
         check_known("server", server, self.servers)
         return self._parts.is_cut_from_redis(server)
 
-    def lose_redis_replies(self, server: str, replies: int) -> None:
+    async def lose_redis_replies(self, server: str, replies: int) -> None:
         """Let Redis's replies to the next events that a server gives it be lost; 0 ends that."""
         self._require_running()
-        self._parts.lose_redis_replies(server, replies)
+        await self._parts.lose_redis_replies(server, replies)
 
     @property
     def redis_state(self) -> str:
@@ -534,6 +551,8 @@ def open_cluster(
     history: int = HISTORY,
     persistence: Persistence = "none",
     canary: Canary | None = None,
+    limits: Limits | None = None,
+    processes: bool = False,
 ) -> _OpenCluster:
     """Start a cluster; use it with `await`, or with `async with`, which also stops it.
 
@@ -542,12 +561,25 @@ def open_cluster(
     "least-connections" or "sticky". `origins` lists further web origins whose pages may connect.
     `history` is how many events of a game a broker keeps, if it keeps any. `persistence`, for the
     embedded Redis, says how it writes them down: "none", "everysec" or "always". `canary` says when
-    a server is to take itself for deaf.
+    a server is to take itself for deaf, and `limits` what it refuses. With `processes`, each server
+    runs in a process of its own; what can be done with the cluster is the same.
 
     A notebook cell that is run again stops the clusters that it opened before. Raises `ValueError`
     for a choice that there is not, and `RedisUnavailable`.
     """
-    cluster = Cluster(servers, broker, redis, balance, game, origins, history, persistence, canary)
+    cluster = Cluster(
+        servers,
+        broker,
+        redis,
+        balance,
+        game,
+        origins,
+        history,
+        persistence,
+        canary,
+        limits,
+        processes,
+    )
     return _OpenCluster(cluster, current_cell())
 
 

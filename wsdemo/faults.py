@@ -54,7 +54,7 @@ class _Cluster(Protocol):
     async def thaw_redis(self) -> None: ...
     async def cut_redis_link(self, server: str) -> None: ...
     async def mend_redis_link(self, server: str) -> None: ...
-    def lose_redis_replies(self, server: str, replies: int) -> None: ...
+    async def lose_redis_replies(self, server: str, replies: int) -> None: ...
 
 
 @asynccontextmanager
@@ -197,12 +197,12 @@ async def reply_lost(cluster: _Cluster, server: str, *, replies: int = 1) -> Asy
     So the server cannot know whether the event was taken: the reason for idempotency keys.
     """
     run = cluster.trace
-    cluster.lose_redis_replies(server, replies)
+    await cluster.lose_redis_replies(server, replies)
     try:
         yield
     finally:
         if not run.ended:
-            cluster.lose_redis_replies(server, 0)
+            await cluster.lose_redis_replies(server, 0)
 
 
 @asynccontextmanager

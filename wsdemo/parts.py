@@ -10,16 +10,23 @@ from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 
 from wsdemo.balancer import POLICIES, Balancer
-from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, QueueBroker, StreamBroker
+from wsdemo.brokers import Broker, LocalBroker, new_broker
 from wsdemo.brokers.redis_broker import HISTORY
 from wsdemo.changes import Changes
+from wsdemo.child import can_freeze
 from wsdemo.lifetime import Lifetime
+from wsdemo.limits import Limits
+from wsdemo.merged_trace import MergedTrace
 from wsdemo.redis_backend import OwnRedis, Persistence, RedisBackend, redis_backend
 from wsdemo.redis_line import Line
 from wsdemo.server import Canary, GameServer, ServerState
+from wsdemo.server_process import ServerProcess
 from wsdemo.trace import Trace
+from wsdemo.worker import Orders
 
-__all__ = ["PART_NAMES", "Parts", "check_known"]
+__all__ = ["PART_NAMES", "Parts", "Server", "check_known"]
+
+Server = GameServer | ServerProcess
 
 PART_NAMES = ("balancer", "redis", "scenario")
 MAX_SERVERS = 26
@@ -39,26 +46,30 @@ class Parts(Lifetime):
         history: int = HISTORY,
         persistence: Persistence = "none",
         canary: Canary | None = None,
+        limits: Limits | None = None,
         port: int = 0,
         origins: Collection[str] = (),
+        processes: bool = False,
         may_join: Callable[[str, str], bool],
     ) -> None:
-        self.trace = Trace(broker=broker, servers=list(servers), game=game)
+        kind = MergedTrace if processes else Trace
+        self.trace = kind(broker=broker, servers=list(servers), game=game)
         self.redis: RedisBackend | None = None
         if broker != "none":
             self.redis = redis_backend(redis, persistence)
         self.balancer = Balancer(POLICIES[balance](), port=port, trace=self.trace)
-        self.servers: dict[str, GameServer] = {}
+        self.servers: dict[str, Server] = {}
         self.lines: dict[str, Line] = {}  # each server's line to Redis
         self.changes = Changes()  # of what runs
         self._broker = broker
         self._history = history
-        self._canary = canary
+        self._canary = canary or Canary()
+        self._limits = limits or Limits()
         self._moves: set[asyncio.Task[None]] = set()  # of players, away from deaf servers
         self._first = list(servers)
         self._taken = {*PART_NAMES, *servers}  # names that no player may have; it grows
         self._origins = origins
-        self._may_join = may_join
+        self._ask_may_join = may_join
         self._running = AsyncExitStack()
 
     async def start(self) -> None:
@@ -68,11 +79,15 @@ class Parts(Lifetime):
                 await self._running.enter_async_context(self.redis)
             await self._running.enter_async_context(self.balancer)
             self._running.push_async_callback(self._stop_servers)
-            for name in self._first:
-                await self._start_server(name)
+            await self._start_servers()
         except BaseException:
             await self._running.aclose()
             raise
+
+    async def collect(self) -> None:
+        """Return once the trace has what has happened up to now."""
+        if isinstance(self.trace, MergedTrace):
+            await self.trace.collect()
 
     async def stop(self) -> None:
         """End everything, in whatever state it is."""
@@ -86,6 +101,16 @@ class Parts(Lifetime):
             if server.state == "frozen":
                 await server.kill()
 
+    async def _start_servers(self) -> None:
+        """One after the other, or processes all at once: Python takes its time to start."""
+        if isinstance(self.trace, MergedTrace):
+            async with asyncio.TaskGroup() as group:
+                for name in self._first:
+                    group.create_task(self._start_server(name))
+        else:
+            for name in self._first:
+                await self._start_server(name)
+
     async def _stop_servers(self) -> None:
         for move in self._moves:
             move.cancel()
@@ -95,7 +120,7 @@ class Parts(Lifetime):
 
     # Servers
 
-    def server(self, name: str) -> GameServer:
+    def server(self, name: str) -> Server:
         """The server of that name. Raises `ValueError`, listing those there are."""
         check_known("server", name, self.servers)
         return self.servers[name]
@@ -109,7 +134,7 @@ class Parts(Lifetime):
         links = {f"link of {name}": str(line.is_cut) for name, line in self.lines.items()}
         return {**self.states(), "redis": self.redis_state, **links}
 
-    def are(self, state: ServerState) -> list[GameServer]:
+    def are(self, state: ServerState) -> list[Server]:
         """The servers that are in this state."""
         return [server for server in self.servers.values() if server.state == state]
 
@@ -133,6 +158,8 @@ class Parts(Lifetime):
             raise RuntimeError(
                 f"Server {name} is down already; `await cluster.restart_server({name!r})` first."
             )
+        if server.state == "up" and can_freeze():
+            server.freeze()  # so that nothing it does comes after its end
         self.trace.append("fault", name, reason="killed")
         await server.kill()
         self.changes.announce()
@@ -163,8 +190,8 @@ class Parts(Lifetime):
             raise RuntimeError(
                 f"Server {name} is down; `await cluster.restart_server({name!r})` first."
             )
-        self.trace.append("fault", name, reason="frozen")
         server.freeze()
+        self.trace.append("fault", name, reason="frozen")
         self.changes.announce()
 
     async def thaw_server(self, name: str) -> None:
@@ -181,16 +208,11 @@ class Parts(Lifetime):
 
     async def _start_server(self, name: str, port: int = 0, added: bool = False) -> None:
         own = [f"http://{host}:{self.balancer.port}" for host in ("127.0.0.1", "localhost")]
-        server = GameServer(
-            name,
-            self._new_broker(name),
-            port=port,
-            origins=[*own, *self._origins],
-            reserved_names=self._taken,
-            may_join=self._may_join,
-            on_hearing_change=self._hearing_changed,
-            canary=self._canary,
-            trace=self.trace,
+        origins = [*own, *self._origins]
+        server = (
+            self._new_process(name, port, origins, self.trace)
+            if isinstance(self.trace, MergedTrace)
+            else self._new_server(name, port, origins)
         )
         await server.start()
         self.servers[name] = server
@@ -198,6 +220,55 @@ class Parts(Lifetime):
             self.trace.about["servers"].append(name)  # a picture has room for it from the beginning
             self.trace.append("start", name)
         self.balancer.add(name, "127.0.0.1", server.port)
+
+    def _new_server(self, name: str, port: int, origins: Collection[str]) -> GameServer:
+        return GameServer(
+            name,
+            self._new_broker(name),
+            port=port,
+            origins=origins,
+            reserved_names=self._taken,
+            may_join=self._may_join,
+            on_hearing_change=self._hearing_changed,
+            limits=self._limits,
+            canary=self._canary,
+            trace=self.trace,
+        )
+
+    def _new_process(
+        self, name: str, port: int, origins: Collection[str], trace: MergedTrace
+    ) -> ServerProcess:
+        line = self.lines.setdefault(name, Line())
+        orders = Orders(
+            name=name,
+            port=port,
+            broker=self._broker,
+            redis=self.redis.url if self.redis else "",
+            prefix=self.redis.prefix if self.redis else "",
+            history=self._history,
+            link_is_cut=line.is_cut,
+            origins=list(origins),
+            reserved_names=sorted(self._taken),
+            limits=self._limits,
+            canary=self._canary,
+            began=trace.began,
+        )
+        return ServerProcess(
+            orders,
+            trace,
+            may_join=self._may_join,
+            on_hearing_change=self._hearing_changed,
+            on_end=lambda: self._has_ended(name),
+        )
+
+    async def _may_join(self, player: str, request: str) -> bool:
+        """Asked by a server, of somebody whom it does not know itself."""
+        return player not in self._taken and self._ask_may_join(player, request)
+
+    def _has_ended(self, name: str) -> None:
+        """A server's process is not there any more, and nobody here has ended it."""
+        self.trace.append("fault", name, reason="killed")
+        self.changes.announce()
 
     def _hearing_changed(self) -> None:
         """A server is deaf, or hears again: its players are better off where they can be heard."""
@@ -220,17 +291,19 @@ class Parts(Lifetime):
     def _new_broker(self, server: str) -> Broker:
         if self.redis is None:
             return LocalBroker()
-        client = self.redis.client(self.lines.setdefault(server, Line()))
-        prefix, trace = self.redis.prefix, self.trace
-        if self._broker == "pubsub":
-            return PubSubBroker(client, server=server, prefix=prefix, trace=trace)
-        keeper = StreamBroker if self._broker == "stream" else QueueBroker
-        return keeper(client, server=server, prefix=prefix, history=self._history, trace=trace)
+        return new_broker(
+            self._broker,
+            self.redis.client(self.lines.setdefault(server, Line())),
+            server=server,
+            prefix=self.redis.prefix,
+            history=self._history,
+            trace=self.trace,
+        )
 
     def line(self, server: str) -> Line:
         """A server's line to Redis. Raises `ValueError`, and `RuntimeError` where there is none."""
         check_known("server", server, self.servers)
-        if server not in self.lines:
+        if self.redis is None:
             raise RuntimeError(self.redis_cannot)
         return self.lines[server]
 
@@ -238,7 +311,7 @@ class Parts(Lifetime):
         """Whether this server's link to Redis is cut."""
         return server in self.lines and self.lines[server].is_cut
 
-    def cut_redis_link(self, server: str) -> None:
+    async def cut_redis_link(self, server: str) -> None:
         """Cut a server's line to Redis."""
         line = self.line(server)
         if line.is_cut:
@@ -248,9 +321,11 @@ class Parts(Lifetime):
             )
         self.trace.append("fault", server, "redis", reason="link cut")
         line.cut()
+        if isinstance(process := self.servers[server], ServerProcess):
+            await process.cut_redis_link()
         self.changes.announce()
 
-    def mend_redis_link(self, server: str) -> None:
+    async def mend_redis_link(self, server: str) -> None:
         """Let the server reach Redis again."""
         line = self.line(server)
         if not line.is_cut:
@@ -260,9 +335,11 @@ class Parts(Lifetime):
             )
         self.trace.append("heal", server, "redis", reason="link mended")
         line.mend()
+        if isinstance(process := self.servers[server], ServerProcess):
+            await process.mend_redis_link()
         self.changes.announce()
 
-    def lose_redis_replies(self, server: str, replies: int) -> None:
+    async def lose_redis_replies(self, server: str, replies: int) -> None:
         """Let so many replies to the server's events be lost, each with its connection."""
         line = self.line(server)
         if replies and line.replies_to_lose is not None:
@@ -275,6 +352,8 @@ class Parts(Lifetime):
         elif line.replies_to_lose is not None:
             self.trace.append("heal", server, "redis", reason="reply lost")
         line.replies_to_lose = replies or None
+        if isinstance(process := self.servers[server], ServerProcess):
+            await process.lose_redis_replies(line.replies_to_lose)
 
     # Redis
 

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
-from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, QueueBroker, StreamBroker
+from wsdemo.brokers import REDIS_BROKERS, Broker, LocalBroker, new_broker
 from wsdemo.limits import Limits
 from wsdemo.ports import is_loopback
 from wsdemo.protocol import check_name
@@ -37,7 +37,6 @@ if sys.platform != "win32":
 
 _log = logging.getLogger("wsdemo.serve")
 
-REDIS_BROKERS = {broker.name: broker for broker in (PubSubBroker, StreamBroker, QueueBroker)}
 BROKERS = ("none", *REDIS_BROKERS)
 SECRET_VARIABLE = "WSDEMO_JOIN_SECRET"
 SPARE_FILES = 100  # beside clients: Redis, logs, modules that are read
@@ -122,8 +121,7 @@ async def _broker(settings: Settings) -> Broker:
         return LocalBroker()
     redis = RemoteRedis(settings.redis, PREFIX, ways_out="Start one, or name another with --redis.")
     await redis.start()  # to say in words what is wrong, if it does not answer
-    kind = REDIS_BROKERS[settings.broker]
-    return kind(redis.client(), server=settings.name, prefix=redis.prefix)
+    return new_broker(settings.broker, redis.client(), server=settings.name, prefix=redis.prefix)
 
 
 @contextmanager

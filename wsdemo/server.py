@@ -10,7 +10,7 @@ import asyncio
 import logging
 import random
 import socket
-from collections.abc import Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -122,7 +122,7 @@ class GameServer(Lifetime):
         games: Collection[str] = (),
         join_secret: bytes = b"",
         reserved_names: Collection[str] = (),
-        may_join: Callable[[str, str], bool] = lambda player, request: True,
+        may_join: Callable[[str, str], Awaitable[bool]] | None = None,
         on_hearing_change: Callable[[], None] = lambda: None,
         limits: Limits | None = None,
         canary: Canary | None = None,
@@ -172,6 +172,11 @@ class GameServer(Lifetime):
     def players(self, game: str) -> list[str]:
         """The names of this server's players in a game, in the order in which they joined."""
         return list(self._games[game].players) if game in self._games else []
+
+    @property
+    def games(self) -> list[str]:
+        """The games that have players here, or are about to."""
+        return list(self._games)
 
     @property
     def calls(self) -> set[str]:
@@ -490,7 +495,7 @@ class GameServer(Lifetime):
         if join.player == self.name or join.player in self._reserved_names:
             await self._reject(visit, "name-taken", f"{join.player} is not a name for a player")
             return
-        if not self._may_join(join.player, visit.request):
+        if self._may_join and not await self._may_join(join.player, visit.request):
             await self._reject(visit, "name-taken", f"there is a {join.player} in the game already")
             return
         game = self._games.get(join.game) or _Game()

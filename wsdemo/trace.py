@@ -114,9 +114,21 @@ class Trace:
 
     def append(self, kind: Kind, at: str, peer: str = "", event: str = "", /, **data: Any) -> None:
         """Record that `kind` happened at `at`. After `end()` nothing is recorded any more."""
-        if self._ended:
-            return
-        t = time.perf_counter() - self._began
+        if not self._ended:
+            self._add(self.now(), kind, at, peer, event, data)
+
+    @property
+    def began(self) -> float:
+        """When it did, by `time.perf_counter`, which all processes of a machine share."""
+        return self._began
+
+    def now(self) -> float:
+        """Seconds since it began."""
+        return time.perf_counter() - self._began
+
+    def _add(
+        self, t: float, kind: Kind, at: str, peer: str, event: str, data: dict[str, Any]
+    ) -> None:
         record = Record(len(self._records), t, kind, at, peer, event, data)
         self._records.append(record)
         for watcher in tuple(self._watchers):

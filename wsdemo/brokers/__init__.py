@@ -1,12 +1,18 @@
 """What carries events from server to server: one short file for each guarantee."""
 
+from typing import Any
+
+from redis.asyncio import Redis
+
 from wsdemo.brokers.base import Broker, BrokerDown, Receipt, Relay, Resumption
 from wsdemo.brokers.local import LocalBroker
 from wsdemo.brokers.pubsub import PubSubBroker
 from wsdemo.brokers.queue import QueueBroker
+from wsdemo.brokers.redis_broker import HISTORY, RedisBroker
 from wsdemo.brokers.stream import StreamBroker
 
 __all__ = [
+    "REDIS_BROKERS",
     "Broker",
     "BrokerDown",
     "LocalBroker",
@@ -16,4 +22,16 @@ __all__ = [
     "Relay",
     "Resumption",
     "StreamBroker",
+    "new_broker",
 ]
+
+REDIS_BROKERS: dict[str, type[RedisBroker]] = {
+    broker.name: broker for broker in (PubSubBroker, StreamBroker, QueueBroker)
+}
+
+
+def new_broker(name: str, redis: Redis, *, history: int = HISTORY, **options: Any) -> RedisBroker:
+    """One server's broker of this name on a Redis; `history` is for those that keep events."""
+    if name != PubSubBroker.name:
+        options["history"] = history
+    return REDIS_BROKERS[name](redis, **options)
