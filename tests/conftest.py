@@ -206,9 +206,26 @@ def listeners() -> set[tuple[str, int]]:
     return found
 
 
+_lasting = set[int]()
+
+
+@pytest.fixture(scope="session")
+def lasting() -> set[int]:
+    """The ids of child processes that several tests share."""
+    return _lasting
+
+
 def children() -> set[psutil.Process]:
-    """Every process that descends from this one."""
-    return set(filter(_runs, psutil.Process().children(recursive=True)))
+    """Every process that descends from this one, but for those that tests share."""
+    found = psutil.Process().children(recursive=True)
+    # Asked later: a shared one may have another child by now.
+    shared = {child for pid in _lasting for child in _family(pid)}
+    return set(filter(_runs, found)) - shared
+
+
+def _family(pid: int) -> set[psutil.Process]:
+    process = psutil.Process(pid)
+    return {process, *process.children(recursive=True)}
 
 
 def _runs(process: psutil.Process) -> bool:

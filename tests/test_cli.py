@@ -99,3 +99,10 @@ def test_doctor_finds_what_the_course_needs() -> None:
     assert "MISSING" not in ran.stdout
     for what in ("Python", "packages", "ports", "Redis", "browser"):
         assert what in ran.stdout
+
+
+def test_run_can_have_a_process_for_each_server() -> None:
+    """It ends as it does in one process."""
+    ran = wsdemo("run", "p1_moves_to_b", "--redis", "fake", "--broker", "pubsub", "--processes")
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "heard 12 · missed 0 · twice 0" in ran.stdout

@@ -51,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
         "--redis",
         help='"fake", "embedded" or a URL (default: what WSDEMO_REDIS says, or fake)',
     )
+    run.add_argument(
+        "--processes", action="store_true", help="run each server in a process of its own"
+    )
     run.add_argument("--trace", type=Path, metavar="FILE", help="save what happened to this file")
     run.add_argument(
         "--html", type=Path, metavar="FILE", help="save the animation to this file, a web page"
@@ -118,7 +121,9 @@ def _option(name: str) -> str:
 
 
 def _run(asked: argparse.Namespace) -> int:
-    runs = asyncio.run(compare(asked.scenario, asked.broker or BROKERS, redis=asked.redis))
+    brokers = asked.broker or BROKERS
+    options = {"redis": asked.redis, "processes": asked.processes}
+    runs = asyncio.run(compare(asked.scenario, brokers, **options))
     print(ledger(runs))
     if asked.trace:
         save_traces(asked.trace, (run.trace for run in runs.values()))

@@ -9,6 +9,7 @@ import shutil
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,17 +83,48 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             process.wait(30)
 
 
-@pytest.fixture
-async def chromium() -> AsyncIterator[Browser]:
+@pytest.fixture(scope="session")
+def devtools(tmp_path_factory: pytest.TempPathFactory, lasting: set[int]) -> Iterator[str]:
+    """Where the one Chromium of all tests is told what to do; to start it takes a second."""
     path = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(f"no Chromium on PATH ({', '.join(CHROMIUMS)})")
-    flags = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
+    profile = tmp_path_factory.mktemp("chromium")
+    flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
+    flags += ["--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio"]
+    flags += [f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank"]
+    with (profile / "log").open("wb") as log:
+        process = subprocess.Popen([path, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        lasting.add(process.pid)
+        try:
+            yield f"http://127.0.0.1:{_devtools_port(process, profile)}"
+        finally:
+            process.terminate()
+            process.wait(30)
+            lasting.discard(process.pid)
+
+
+def _devtools_port(process: subprocess.Popen[bytes], profile: Path) -> int:
+    """The port that it has chosen: it writes it into a file, and tells nobody else."""
+    found = profile / "DevToolsActivePort"
+    for _ in range(3000):
+        if found.exists() and (lines := found.read_text().split()):
+            return int(lines[0])
+        assert process.poll() is None, (profile / "log").read_text(errors="replace")
+        time.sleep(0.01)
+    raise TimeoutError("Chromium has not started")
+
+
+@pytest.fixture
+async def chromium(devtools: str) -> AsyncIterator[Browser]:
+    """The browser, without anything that another test has left in it."""
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=path, args=flags)
+        browser = await playwright.chromium.connect_over_cdp(devtools)
         yield browser
-        await browser.close()
+        for context in browser.contexts:
+            await context.close()
+        await browser.close()  # our connection to it
 
 
 @pytest.fixture
