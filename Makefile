@@ -27,7 +27,7 @@ help:
 	@echo 'make lint       only the checks of style and types'
 	@echo 'make dev        only install what the tests need, into .venv'
 	@echo 'make notebooks  run every notebook again and store its outputs'
-	@echo 'make lock       choose new exact versions for requirements*.txt'
+	@echo 'make lock       choose new exact versions for all requirements*.txt'
 	@echo 'make clean      remove .venv, caches and test results'
 
 # JupyterLab refuses to run as root, as one is in a container, unless told to.
@@ -105,6 +105,8 @@ lock: $(BIN)/python
 	  -o .venv/lock/lab.txt pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
 	  -c .venv/lock/lab.txt -o .venv/lock/all.txt --group dev pyproject.toml
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	  -c .venv/lock/lab.txt -o .venv/lock/server.txt --group server
 	@for version in 3.11 3.12 3.13 3.14; do \
 	  for system in x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-apple-darwin aarch64-apple-darwin windows; do \
 	    echo "wheels for Python $$version on $$system"; \
@@ -118,6 +120,9 @@ lock: $(BIN)/python
 	@{ echo '# What the tests need on top of what a learner installs.'; \
 	  echo '# Made by "make lock" from the ranges in pyproject.toml; do not edit.'; \
 	  echo '-r requirements.txt'; grep -vxF -f .venv/lock/lab.txt .venv/lock/all.txt; } > requirements-dev.txt
+	@{ echo '# What deploy/Dockerfile installs: what a server needs, in the versions of ../requirements.txt.'; \
+	  echo '# Made by "make lock" from the ranges in pyproject.toml; do not edit.'; \
+	  cat .venv/lock/server.txt; } > deploy/requirements.txt
 
 clean:
 	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage tests/artefacts
