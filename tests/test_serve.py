@@ -153,6 +153,18 @@ async def test_a_server_that_drains_takes_nobody_and_says_so() -> None:
         await eventually(lambda: not server.calls)
 
 
+async def test_nobody_is_waited_for_who_has_gone_by_itself() -> None:
+    """A server without players has drained, whatever time it was given."""
+    async with game_server() as server, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(dial(server.url)) for _ in range(3)]
+        for number, client in enumerate(clients):
+            await client.join(f"P{number}")
+        draining = asyncio.create_task(server.drain(3600))
+        for client in clients:
+            await client.say("leave")
+        await within(draining)
+
+
 @pytest.mark.parametrize(
     ("settings", "says"),
     [

@@ -86,7 +86,7 @@ class Player:
     `heard` holds the events it has heard, in order, each once where they have numbers; `gaps` says
     what it was told that it will never hear. `position` is where its hearing goes on. `steer`, if
     given, is called with the request of a connection and a server's name when that connection is to
-    go to that one server.
+    go to that one server. `token` gives what it needs to be let in, each time that it joins.
     """
 
     def __init__(
@@ -97,6 +97,7 @@ class Player:
         game: str = "g",
         steer: Callable[[str, str], None] | None = None,
         backoff: Callable[[], Iterator[float]] = full_jitter,
+        token: Callable[[], str] = str,
         trace: Trace | None = None,
         events_before: int = 0,
     ) -> None:
@@ -115,6 +116,7 @@ class Player:
         self._moving = asyncio.Lock()  # one connect, disconnect, reconnect or leave at a time
         self._steer = steer
         self._backoff = backoff
+        self._token = token
         self._trace = trace
         self.events_said = events_before
         self._sync_numbers = itertools.count(1)
@@ -450,7 +452,8 @@ class Player:
         ) as socket:
             if self._link.is_shut:
                 raise ConnectionAbortedError("the link is cut")
-            await socket.send(encode(Join(self.game, self.name, self.position)), text=True)
+            join = Join(self.game, self.name, self.position, self._token())
+            await socket.send(encode(join), text=True)
             self._socket = socket
             try:
                 async for frame in socket:

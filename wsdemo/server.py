@@ -341,15 +341,17 @@ class GameServer(Lifetime):
         """
         visits = list(self._visits.values())
 
-        async def close(number: int, visit: _Visit) -> None:
-            await asyncio.sleep(seconds * (number + random.random()) / len(visits))
+        async def close(number: int, connection: ServerConnection) -> None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds * (number + random.random()) / len(visits)):
+                    await connection.wait_closed()  # it goes by itself
             try:
                 async with asyncio.timeout(STRAGGLE):
-                    await visit.connection.close(Close.RESTARTING, f"server {self.name} is {why}")
+                    await connection.close(Close.RESTARTING, f"server {self.name} is {why}")
             except TimeoutError:
-                visit.connection.transport.abort()
+                connection.transport.abort()
 
-        await asyncio.gather(*(close(*visit) for visit in enumerate(visits)))
+        await asyncio.gather(*(close(n, visit.connection) for n, visit in enumerate(visits)))
 
     async def hears_now(self) -> bool:
         """Whether it hears itself in this moment."""
