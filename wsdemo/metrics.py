@@ -1,14 +1,17 @@
 """What a server has done and what it holds, in numbers, and as Prometheus reads them.
 
-https://prometheus.io/docs/practices/naming/
+https://prometheus.io/docs/practices/naming/, and for what is of the process it runs in
+https://prometheus.io/docs/instrumenting/writing_clientlibs/#process-metrics
 """
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, fields
 
+import psutil
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
@@ -72,8 +75,28 @@ class _Server(Collector):
             yield GaugeMetricFamily(f"wsdemo_{name}", words, value=now)
 
 
+class _Process(Collector):
+    """What the process costs that the server runs in; in a notebook, the kernel, with all of it.
+
+    prometheus_client has a collector for these too, but only for Linux.
+    """
+
+    def collect(self) -> Iterator[Metric]:
+        yield CounterMetricFamily(
+            "process_cpu_seconds",
+            "Time of a core that the process has used, in user code and in the system.",
+            value=time.process_time(),
+        )
+        yield GaugeMetricFamily(
+            "process_resident_memory_bytes",
+            "Memory of the machine that the process holds.",
+            value=psutil.Process().memory_info().rss,
+        )
+
+
 def exposition(counts: Counts, gauges: Callable[[], dict[str, tuple[str, float]]]) -> bytes:
     """The numbers in Prometheus's text format; `gauges` gives each a description and a value."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Server(counts, gauges))
+    registry.register(_Process())
     return generate_latest(registry)

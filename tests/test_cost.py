@@ -1,0 +1,195 @@
+"""What one server costs, by its own numbers; and what goes wrong with that, in words."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import subprocess
+import sys
+from itertools import pairwise
+
+import psutil
+import pytest
+
+from tests.conftest import eventually
+from wsdemo.cost import Filled, Talk, cost_of
+from wsdemo.server_cost import Meter, server_cost
+from wsdemo.stand_alone import StandAloneServer
+
+
+def children() -> list[psutil.Process]:
+    """The processes that this one has started and that still run."""
+    return [p for p in psutil.Process().children() if p.status() != psutil.STATUS_ZOMBIE]
+
+
+async def test_a_server_is_measured_by_its_own_numbers() -> None:
+    """Each step and each talk is what the server counted; the slopes are of a size that can be."""
+    shares: list[float] = []
+    before = children()
+    cost = await server_cost(60, progress=shares.append)
+    assert shares == sorted(shares)
+    assert len(shares) == len(cost.filling) + len(cost.talks) + len(cost.busy)
+    assert shares[-1] == 1
+    assert [each.connections for each in cost.filling] == list(range(0, 61, 6))
+    assert cost.talks[0].players == 1
+    assert sum(talk.players for talk in cost.talks) == 60
+    for talk in cost.talks:
+        assert talk.deliveries == talk.events * talk.players > 0
+        assert talk.seconds > 0
+    seconds = [each.seconds for each in cost.filling]
+    assert seconds == sorted(seconds)
+    assert 1024 < cost.bytes_per_connection < 100 * 1024
+    assert cost.bytes_at_rest > 10e6
+    assert 1e-6 < cost.seconds_per_delivery < 1e-3
+    assert cost.seconds_per_delivery < cost.seconds_per_event < 1e-2
+    assert len(cost.busy) > 1
+    for busy in cost.busy:
+        assert busy.players == cost.talks[-1].players
+        assert 0 < busy.share < 1.5  # garbage may be collected, and the system take its own time
+        assert busy.deliveries == pytest.approx(busy.events * busy.players) != 0
+    rates = [busy.events for busy in cost.busy]
+    assert rates[0] < rates[-1]
+    assert children() == before
+
+
+def test_twice_the_machine_is_not_twice_the_players() -> None:
+    """100 players, each once a second: 100 events and 10,000 deliveries fill a machine."""
+    talks = [Talk(p, e, p * e, 0.004 * e + 0.00006 * p * e) for p, e in ((1, 50), (10, 20))]
+    cost = cost_of([Filled(0, 0, 0), Filled(1, 0, 0)], talks)
+    assert cost.seconds(100, 10_000) == pytest.approx(1)
+    assert cost.players() == pytest.approx(100)
+    assert cost.players(machines=4) == pytest.approx(100 * 2.26, rel=0.01)
+    assert cost.players(rate=0.25) == pytest.approx(cost.players(machines=4))
+    for machines in (1, 2, 4, 8, 1000):
+        players = cost.players(machines, rate=3)
+        assert cost.seconds(3 * players, 3 * players**2) == pytest.approx(machines)
+
+
+def test_the_slopes_are_those_of_what_was_measured() -> None:
+    """Made of 10 MB, 2,000 bytes and 3 ms a connection; 5 ms an event and 1 ms a delivery."""
+    filling = [Filled(n, 10e6 + 2000 * n, 1 + 0.003 * n) for n in (0, 100, 200, 400)]
+    talks = [Talk(p, e, p * e, 0.005 * e + 0.001 * p * e) for p, e in ((1, 50), (10, 20), (40, 5))]
+    cost = cost_of(filling, talks)
+    assert cost.bytes_per_connection == pytest.approx(2000)
+    assert cost.bytes_at_rest == pytest.approx(10e6)
+    assert cost.seconds_per_connection == pytest.approx(0.003)
+    assert cost.seconds_per_event == pytest.approx(0.005)
+    assert cost.seconds_per_delivery == pytest.approx(0.001)
+    assert cost.seconds(events=2, deliveries=30) == pytest.approx(0.04)
+    assert str(cost).splitlines() == [
+        "each connection     2.0 KiB, and 3,000 µs of a core to make it",
+        "each event said  5000.0 µs of a core",
+        "each delivery    1000.0 µs of a core",
+    ]
+
+
+def test_all_points_count_and_not_the_first_and_the_last_only() -> None:
+    """One reading that is off moves the slope by its share."""
+    noise = {0: 0.0, 100: 0.0, 200: 0.0, 300: 0.0, 400: 50_000.0}
+    filling = [Filled(n, 2000.0 * n + more, n) for n, more in noise.items()]
+    talks = [Talk(1, 10, 10, 1.0), Talk(10, 10, 100, 2.0)]
+    assert cost_of(filling, talks).bytes_per_connection == pytest.approx(2000 + 50_000 * 2 / 1000)
+
+
+@pytest.mark.parametrize("connections", [0, 49, 5001, -1])
+async def test_a_number_of_connections_has_bounds(connections: int) -> None:
+    """The error says which."""
+    with pytest.raises(ValueError, match="use 50 to 5,000"):
+        await server_cost(connections)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no limit to open files")
+def test_too_few_open_files_are_said_in_words() -> None:
+    """A limit that we may raise is raised for as long as it lasts; else the error says what to do.
+
+    In a process of its own: a hard limit cannot be taken back.
+    """
+    program = """
+import asyncio, resource
+from wsdemo.server_cost import server_cost
+_, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+resource.setrlimit(resource.RLIMIT_NOFILE, (90, most))
+cost = asyncio.run(server_cost(100))
+print(cost.filling[-1].connections, *resource.getrlimit(resource.RLIMIT_NOFILE), most)
+resource.setrlimit(resource.RLIMIT_NOFILE, (90, 90))
+try:
+    asyncio.run(server_cost(100))
+except OSError as error:
+    print(error)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    numbers, error = done.stdout.splitlines()
+    connections, soft, hard, most = numbers.split()
+    assert (connections, soft, hard) == ("100", "90", most)
+    assert "may open 90 files, not 1" in error
+    assert "`ulimit -n` says how many" in error
+
+
+async def test_what_the_measuring_costs_is_taken_off() -> None:
+    """Between two readings of a server that does nothing else, it has used next to nothing."""
+    async with StandAloneServer("A", "--broker", "none") as server:
+        meter = Meter(server)
+        untouched = [(await meter.read())["process_cpu_seconds_total"] for _ in range(10)]
+        await meter.learn_its_price()
+        net = [(await meter.read())["process_cpu_seconds_total"] for _ in range(20)]
+
+    def cheapest(readings: list[float]) -> float:
+        return min(after - before for before, after in pairwise(readings))
+
+    assert cheapest(net) < cheapest(untouched) / 2
+
+
+async def test_a_measurement_that_is_broken_off_leaves_nothing_behind() -> None:
+    """Neither the server nor a connection: an interrupted cell can be run again."""
+    before = children()
+
+    def stop(share: float) -> None:
+        if share > 0.3:
+            raise KeyError("enough")
+
+    with pytest.raises(KeyError):
+        await server_cost(50, progress=stop)
+    assert children() == before
+
+
+@pytest.mark.parametrize("later", [0, 0.01])
+async def test_a_server_that_dies_is_no_riddle(later: float) -> None:
+    """Who talks with it is told that the connection is gone, in whatever moment that is."""
+    before = children()
+
+    def kill() -> None:
+        for process in children():
+            if process not in before and "serve" in process.cmdline():
+                process.kill()
+                process.wait()
+
+    def kill_in_the_middle(share: float) -> None:
+        if share > 0.55:  # some speak, and wait for what they say
+            asyncio.get_running_loop().call_later(later, kill)
+
+    with pytest.raises(OSError, match=re.compile("connect|answer", re.I)):
+        await server_cost(50, progress=kill_in_the_middle)
+    assert children() == before
+
+
+async def test_a_process_that_does_not_start_says_why() -> None:
+    """With the words that it has said itself, and nothing of it stays."""
+    before = children()
+    with pytest.raises(RuntimeError, match=r"server A did not start: .*unknown broker 'x'"):
+        await StandAloneServer("A", "--broker", "x").start()
+    assert children() == before
+
+
+async def test_a_process_can_be_stopped_while_it_starts_and_twice() -> None:
+    """Whoever gives up waiting leaves no process behind."""
+    before = children()
+    process = StandAloneServer("A", "--broker", "none")
+    starting = asyncio.create_task(process.start())
+    await eventually(lambda: children() != before)
+    starting.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await starting
+    assert children() == before
+    await process.stop()
