@@ -6,7 +6,7 @@ from redis.asyncio import Redis
 
 from wsdemo.brokers.base import Broker, BrokerDown, Receipt, Relay, Resumption
 from wsdemo.brokers.local import LocalBroker
-from wsdemo.brokers.pubsub import PubSubBroker
+from wsdemo.brokers.pubsub import OneChannelBroker, PubSubBroker
 from wsdemo.brokers.queue import QueueBroker
 from wsdemo.brokers.redis_broker import HISTORY, RedisBroker
 from wsdemo.brokers.stream import StreamBroker
@@ -16,6 +16,7 @@ __all__ = [
     "Broker",
     "BrokerDown",
     "LocalBroker",
+    "OneChannelBroker",
     "PubSubBroker",
     "QueueBroker",
     "Receipt",
