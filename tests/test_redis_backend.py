@@ -32,7 +32,7 @@ from tests.conftest import (
     shown,
     within,
 )
-from wsdemo import faults, ledger, open_cluster
+from wsdemo import faults, ledger, open_cluster, redis_process
 from wsdemo import redis_backend as module
 from wsdemo.player import Player
 from wsdemo.redis_backend import (
@@ -359,9 +359,9 @@ class TestEmbedded:
         async with EmbeddedRedis() as other:
             monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
             taken = int(other.url.rsplit(":", 1)[1])
-            free = module._free_port
+            free = redis_process.free_port
             ports = iter([taken])
-            monkeypatch.setattr(module, "_free_port", lambda: next(ports, None) or free())
+            monkeypatch.setattr(module, "free_port", lambda: next(ports, None) or free())
             async with EmbeddedRedis() as redis:
                 assert redis.url != other.url
                 await _ping(redis)
