@@ -170,12 +170,12 @@ def here(cluster: Cluster, server: str) -> GameServer:
 
 def pubsub(redis: RedisBackend, server: str, trace: Trace | None = None) -> PubSubBroker:
     """A server's broker on this Redis."""
-    return PubSubBroker(redis.client(), server=server, prefix=redis.prefix, trace=trace)
+    return PubSubBroker(redis.broker_client(), server=server, prefix=redis.prefix, trace=trace)
 
 
 def stream(redis: RedisBackend, server: str, trace: Trace | None = None) -> StreamBroker:
     """The same, one that keeps the events."""
-    return StreamBroker(redis.client(), server=server, prefix=redis.prefix, trace=trace)
+    return StreamBroker(redis.broker_client(), server=server, prefix=redis.prefix, trace=trace)
 
 
 @pytest.fixture(params=["fake", "embedded"])

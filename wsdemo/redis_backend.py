@@ -111,6 +111,10 @@ class RedisBackend(Lifetime):
         """The same for a broker, which on a cluster asks many nodes."""
         return self.client(line)
 
+    async def client_for(self, name: str) -> Redis:
+        """A client of the Redis that has a key or a channel: on a cluster, of one node."""
+        return self.client()
+
     async def kept(self) -> Kept:
         """What is in it under our prefix. Raises `redis.RedisError` if it does not answer."""
         client = self.client()
@@ -278,6 +282,15 @@ class RemoteCluster(RemoteRedis):
             [_address(url) for url in _node_urls(self._url)],
             lambda node: one_line.client(_node_url(self._url, *node), **_OPTIONS),
         )
+
+    async def client_for(self, name: str) -> Redis:
+        """A client of the node that has it now. Raises `redis.RedisError` if no node has."""
+        redis = self.broker_client()
+        try:
+            node = await redis.owner_for_sure(name)
+        finally:
+            await redis.aclose()
+        return Line().client(_node_url(self._url, *node), **_OPTIONS)
 
     async def kept(self) -> Kept:
         """What is on all nodes together."""

@@ -17,6 +17,7 @@ from typing import Any
 from redis.asyncio import Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
+from redis.crc import key_slot
 from redis.exceptions import RedisError
 
 from wsdemo.child import Child, can_freeze
@@ -46,7 +47,6 @@ class _Node:
         self.folder = folder
         self.port = self.bus_port = 0
         self.child: Child | None = None
-        self.redis: Redis | None = None
 
     @property
     def runs(self) -> bool:
@@ -58,9 +58,9 @@ class _Node:
             port, bus_port = self.port or free_port(), self.bus_port or free_port()
             try:
                 self._launch(port, bus_port)
-                await self._answers()
+                await self._answers(port)
             except ConnectionError:
-                await self.end()
+                self.end()
                 continue
             self.port, self.bus_port = port, bus_port
             return
@@ -76,16 +76,15 @@ class _Node:
             "cluster-require-full-coverage": "no",
         }
         self.child = Child(server_command(self.binary, self.folder, port, options))
-        self.redis = Redis(port=port, protocol=2, retry=Retry(NoBackoff(), 0))
 
-    async def _answers(self) -> None:
+    async def _answers(self, port: int) -> None:
         assert self.child
         while True:
             if not self.child.runs:
                 raise ConnectionError("it has ended")
             try:
-                assert self.redis
-                info = await self.redis.info("server")
+                async with _client(port) as redis:
+                    info = await redis.info("server")
             except (RedisError, OSError):
                 await asyncio.sleep(0.005)  # a port that opens tells nobody
                 continue
@@ -95,8 +94,8 @@ class _Node:
 
     async def ask(self, *words: object) -> Any:
         """What it answers to a command."""
-        assert self.redis
-        return await self.redis.execute_command(*words)  # type: ignore[no-untyped-call]
+        async with _client(self.port) as redis:
+            return await redis.execute_command(*words)  # type: ignore[no-untyped-call]
 
     async def sees_all(self, nodes: int) -> bool:
         """Whether it serves its slots, and knows of all others that they serve theirs."""
@@ -106,13 +105,11 @@ class _Node:
             info["cluster_state"] == "ok" and is_whole and int(info["cluster_size"]) == nodes
         )
 
-    async def end(self) -> None:
+    def end(self) -> None:
         """SIGKILL."""
         if self.child:
             self.child.end()
-        if self.redis:
-            await self.redis.aclose()
-        self.child = self.redis = None
+        self.child = None
 
 
 class EmbeddedRedisCluster(Lifetime):
@@ -162,15 +159,15 @@ class EmbeddedRedisCluster(Lifetime):
     async def stop(self) -> None:
         """End all nodes, and leave nothing of them."""
         for node in self._nodes:
-            await node.end()
+            node.end()
         self._nodes.clear()
         if self._folder:
             self._folder.cleanup()
             self._folder = None
 
     async def crash(self, number: int) -> None:
-        """End a node at once (SIGKILL), with all that it knows but for its part in the cluster."""
-        await self._node(number, runs=True).end()
+        """End a node at once (SIGKILL): it loses all data, and keeps its part in the cluster."""
+        self._node(number, runs=True).end()
 
     async def restart(self, number: int) -> None:
         """Start a node again, on its port; wait until it serves its slots, about 2 s."""
@@ -194,7 +191,16 @@ class EmbeddedRedisCluster(Lifetime):
 
     def client(self, number: int) -> Redis:
         """A client of one node alone, to be closed by the caller."""
-        return Redis(port=self._node(number, runs=True).port)
+        return _client(self._node(number, runs=True).port)
+
+    async def node_of(self, name: str) -> int:
+        """The number of the node that has the slot of a key, a channel, or a game."""
+        slot = key_slot(name.encode())
+        node = next(node for node in self._nodes if node.runs)
+        for first, last, (_, port, *_), *_ in await node.ask("CLUSTER SLOTS"):
+            if first <= slot <= last:
+                return self.ports.index(port)
+        raise RuntimeError(f"no node has slot {slot}")
 
     def _node(self, number: int, *, runs: bool) -> _Node:
         if not 0 <= number < len(self._nodes):
@@ -226,6 +232,10 @@ async def _all(actions: Iterable[Awaitable[None]]) -> None:
     for outcome in await asyncio.gather(*actions, return_exceptions=True):
         if outcome:
             raise outcome
+
+
+def _client(port: int) -> Redis:
+    return Redis(port=port, protocol=2, retry=Retry(NoBackoff(), 0))
 
 
 async def _until(condition: Callable[[], Awaitable[bool]]) -> None:

@@ -129,12 +129,18 @@ class ShardedRedis:
         for client in self._clients.values():
             await client.aclose()
 
+    async def owner_for_sure(self, name: str) -> Address:
+        """The owner, though we have to look. Raises `RedisError` if there is none."""
+        if self.owner(name) is None:
+            await self.look()
+        if owner := self.owner(name):
+            return owner
+        slot = key_slot(name.encode())
+        raise ClusterDownError(f"CLUSTERDOWN no node of the cluster serves slot {slot}")
+
     async def _at_owner(self, name: str, command: Callable[[Redis], Awaitable[_T]]) -> _T:
         while True:
-            node = self.owner(name)
-            if node is None:
-                await self.look()
-                node = self._require_owner(name)
+            node = await self.owner_for_sure(name)
             try:
                 return await command(self.client(node))
             except MovedError as error:
@@ -143,12 +149,6 @@ class ShardedRedis:
                 await asyncio.sleep(PAUSE)
             except ClusterDownError as error:
                 raise ClusterDownError(f"CLUSTERDOWN {error.message}") from error
-
-    def _require_owner(self, name: str) -> Address:
-        if owner := self.owner(name):
-            return owner
-        slot = key_slot(name.encode())
-        raise ClusterDownError(f"CLUSTERDOWN no node of the cluster serves slot {slot}")
 
 
 def _host(told: bytes | str | None, by: Address) -> str:
