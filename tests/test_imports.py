@@ -81,7 +81,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "brokers.epochs": set(),
     "brokers.stream": LEAVES | SEAM,
     "brokers.queue": LEAVES | SEAM,
-    "brokers": BROKERS - {"brokers"},
+    "brokers": LEAVES | BROKERS - {"brokers"},
     "connection": LEAVES,
     "metrics": LEAVES,
     "server": LEAVES | {"connection", "metrics", "brokers", "brokers.base"},

@@ -138,6 +138,11 @@ async def test_two_processes_meet_on_a_redis_cluster(nodes: EmbeddedRedisCluster
             p2 = await (await stack.enter_async_context(dial(b.url))).join("P2", game)
             await p1.say("send", id="1", body=game)
             assert (await p2.hear())["body"] == (await p1.hear())["body"] == game
+        alone = await (await stack.enter_async_context(dial(b.url))).join("P3", "g4")
+        await alone.say("send", id="1", body="only on B")
+        await alone.hear()
+        received = "wsdemo_broker_messages_total"
+        assert [(await numbers(server))[received] for server in (a, b)] == [3, 4]
         assert (await a.end(), await b.end()) == (0, 0)
 
 

@@ -121,7 +121,9 @@ async def _broker(settings: Settings) -> Broker:
         return LocalBroker()
     redis = remote_redis(settings.redis, PREFIX, "Start one, or name another with --redis.")
     await redis.start()  # to say in words what is wrong, if it does not answer
-    return new_broker(settings.broker, redis.broker_client(), server=settings.name, prefix=redis.prefix)
+    return new_broker(
+        settings.broker, redis.broker_client(), server=settings.name, prefix=redis.prefix
+    )
 
 
 @contextmanager
