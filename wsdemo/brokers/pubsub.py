@@ -23,7 +23,9 @@ class PubSubBroker(RedisBroker):
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """PUBLISH. The result counts the connections that Redis handed the event to."""
-        return Receipt(receivers=await self.say(self._channel(game), payload))
+        channel = self._channel(game)
+        receivers = await self._ask(channel, lambda: self._redis.publish(channel, payload))
+        return Receipt(receivers=receivers)
 
     def _hear(self, game: str, message: bytes) -> None:
         self._relay(game, message, None, "", 2)
