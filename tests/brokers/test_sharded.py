@@ -10,7 +10,6 @@ from contextlib import AsyncExitStack, contextmanager
 from typing import Any
 
 import pytest
-from redis.asyncio import Redis
 from redis.crc import key_slot
 
 from tests.conftest import PATIENCE, eventually, recorded, tasks, within
@@ -26,7 +25,7 @@ from wsdemo.brokers import (
 )
 from wsdemo.brokers.redis_broker import RedisBroker
 from wsdemo.brokers.sharded import ShardedLink
-from wsdemo.redis_backend import RemoteCluster, redis_backend
+from wsdemo.redis_backend import redis_backend
 from wsdemo.redis_cluster import EmbeddedRedisCluster
 from wsdemo.redis_shards import ShardedRedis
 from wsdemo.trace import Trace
@@ -262,11 +261,16 @@ class TestANodeThatGoesAway:
             ]
             for play in plays:
                 await play.goes_on(0, 1, 2)
+            orphan = await Servers(nodes.url, stack).start(games_on(1, 2)[1])
             await nodes.crash(1)
             for play in plays:
                 await play.is_refused(1)
                 await play.goes_on(0, 2)
             await asyncio.gather(*(play.tells_the_truth_without(1) for play in plays))
+            await _take_over(nodes, games_on(1, 2)[1])
+            await recorded(orphan.trace, "gap")
+            assert (await orphan.publish(games_on(1, 2)[1], b"x")).receivers == 1
+            assert await orphan.broker.hears_itself(PATIENCE)
             await nodes.restart(1)
             for play in plays:
                 await recorded(play.a.trace, "gap")
@@ -285,10 +289,15 @@ class TestANodeThatGoesAway:
         [here], [there] = games_on(0), games_on(2)
         a, b = await servers.start(here, there), await servers.start(there)
         with frozen(nodes, 0):
-            failures = await within(
-                asyncio.gather(a.broker.sync(), a.publish(here, b"lost?"), return_exceptions=True)
+            answers = await within(
+                asyncio.gather(
+                    a.broker.sync(),
+                    *(a.publish(here, b"?") for _ in range(40)),
+                    a.publish(there, b"first"),  # it does not wait for a turn behind them
+                    return_exceptions=True,
+                )
             )
-            assert [type(failure) for failure in failures] == [BrokerDown] * 2
+            assert [type(answer) for answer in answers] == [BrokerDown] * 41 + [Receipt]
             assert not await a.broker.hears_itself(0.2)
             assert await b.broker.hears_itself(PATIENCE)
             for number in range(20):
@@ -299,8 +308,22 @@ class TestANodeThatGoesAway:
         await a.publish(here, b"again")
         await a.broker.sync()
         assert a.heard[here][-1] == b"again"
-        assert a.heard[there] == b.heard[there] == [b"%d" % number for number in range(20)]
+        numbers = [b"%d" % number for number in range(20)]
+        assert a.heard[there] == b.heard[there] == [b"first", *numbers]
         assert a.gaps() == b.gaps() == []
+
+
+async def _take_over(nodes: EmbeddedRedisCluster, game: str) -> None:
+    """Give a game of node 1, which is gone, to node 0, as a replica of node 1 would take it."""
+    slot, me = key_slot(game.encode()), await ask(nodes, 0, "CLUSTER MYID")
+    [gone] = {
+        owner[2]
+        for _, _, owner, *_ in await ask(nodes, 0, "CLUSTER SLOTS")
+        if owner[1] == nodes.ports[1]
+    }
+    await ask(nodes, 0, "CLUSTER SETSLOT", slot, "IMPORTING", gone)
+    for number in (0, 2):
+        await ask(nodes, number, "CLUSTER SETSLOT", slot, "NODE", me)
 
 
 class _Play(AsyncExitStack):
@@ -389,6 +412,20 @@ class TestASlotThatMoves:
             assert server.heard[other] == settled.taken
         assert not moved.refused + settled.refused
 
+    async def test_has_been_followed_when_a_sync_returns(
+        self, servers: Servers, nodes: EmbeddedRedisCluster
+    ) -> None:
+        """Whatever is published from then on is heard."""
+        [game] = games_on(1)
+        slot = key_slot(game.encode())
+        a, b = await servers.start(game), await servers.start(game)
+        for source, target in ((1, 2), (2, 0), (0, 1)):
+            await move(nodes, slot, source, target)
+            await asyncio.gather(a.broker.sync(), b.broker.sync())
+            assert (await a.publish(game, b"x")).receivers == 2
+        await b.broker.sync()
+        assert b.heard == {game: [b"x"] * 3}
+
     async def test_though_it_is_a_servers_own(
         self, servers: Servers, nodes: EmbeddedRedisCluster
     ) -> None:
@@ -455,18 +492,24 @@ async def test_twenty_starts_and_stops_leak_nothing(nodes: EmbeddedRedisCluster)
             pass
 
 
-async def test_what_is_known_of_the_slots_may_be_old(nodes: EmbeddedRedisCluster) -> None:
-    """A node that is asked in vain says whom to ask, and is believed."""
-    backend = redis_backend(nodes.url)
-    assert isinstance(backend, RemoteCluster)
-    redis: ShardedRedis = backend.broker_client()
-    await redis.look()
-    [game] = games_on(1)
-    right, wrong = redis.owner(game), redis.owner(games_on(0)[0])
-    assert right
-    assert wrong
-    redis._owners[key_slot(game.encode())] = wrong
-    assert await redis.publish(game, b"x") == 0
-    assert redis.owner(game) == right
-    await redis.aclose()
-    assert isinstance(backend.client(), Redis)
+async def test_what_is_known_of_the_slots_may_be_old(servers: Servers) -> None:
+    """A node that is asked in vain says whom to ask, and no other game notices."""
+    [here] = games_on(0)
+    a = await servers.start(here)
+    redis = a.broker._redis
+    assert isinstance(redis, ShardedRedis)
+    for game in (*games_on(1), *games_on(2)):
+        channel = a.broker._channel(game)
+        right, wrong = redis.owner(channel), redis.owner(here)
+        assert right
+        assert wrong
+        redis._owners[key_slot(game.encode())] = wrong
+        await a.broker.subscribe(game)
+        assert redis.owner(channel) == right
+        redis._owners[key_slot(game.encode())] = wrong
+        assert (await a.publish(game, b"x")).receivers == 1
+        assert redis.owner(channel) == right
+    await a.publish(here, b"x")
+    await a.broker.sync()
+    assert len(a.heard) == 3
+    assert a.trace.select("gap", "disconnect") == []
