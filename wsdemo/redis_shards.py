@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import asyncio
 import random
+from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from itertools import count
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import Redis
 from redis.crc import key_slot
@@ -33,6 +34,12 @@ Address = tuple[str, int]
 _T = TypeVar("_T")
 
 
+class _Range(NamedTuple):
+    first: int
+    last: int
+    owner: Address
+
+
 class NoCluster(ResponseError):
     """This Redis answers, and is no node of a cluster."""
 
@@ -50,16 +57,22 @@ class ShardedRedis:
         self._seeds = seeds
         self._connect = connect
         self._clients: dict[Address, Redis] = {}
-        self._owners: dict[int, Address] = {}  # of the slots that are served
+        self._ranges: list[_Range] = []  # as far as they are served, in order
+        self._moved: dict[int, Address] = {}  # slots of which was said so since we looked
 
     @property
     def nodes(self) -> set[Address]:
         """Those that have slots."""
-        return set(self._owners.values())
+        return {each.owner for each in self._ranges} | set(self._moved.values())
 
     def owner(self, name: str) -> Address | None:
         """The node that has the slot of a channel or key, as far as we know; None if none has."""
-        return self._owners.get(key_slot(name.encode()))
+        slot = key_slot(name.encode())
+        if slot in self._moved:
+            return self._moved[slot]
+        place = bisect_right(self._ranges, slot, key=lambda each: each.first)
+        found = self._ranges[place - 1] if place else None
+        return found.owner if found and slot <= found.last else None
 
     def name_at(self, address: Address, name: str) -> str:
         """The name with something in braces, so that its slot is one of this node's."""
@@ -73,10 +86,8 @@ class ShardedRedis:
         return self._clients[address]
 
     async def ping(self) -> None:
-        """See that there is a cluster that serves some slots. Raises as `look` does."""
+        """See that there is a cluster. Raises as `look` does."""
         await self.look()
-        if not self._owners:
-            raise ClusterDownError("CLUSTERDOWN no node serves any slot")
 
     async def look(self) -> None:
         """Ask who has which slots. Raises `RedisError` or `OSError` if no node says."""
@@ -86,29 +97,32 @@ class ShardedRedis:
         for node in nodes:
             try:
                 async with asyncio.timeout(LOOK_TIMEOUT):
-                    self._owners = await self._owners_according_to(node)
-                return
+                    ranges = await self._ranges_according_to(node)
             except (RedisError, OSError, TimeoutError) as error:
                 trouble = error if trouble is None or isinstance(error, RedisError) else trouble
+                continue
+            if ranges:  # or it belongs to no cluster any more, or not yet
+                self._ranges, self._moved = ranges, {}
+                return
+            trouble = trouble or ClusterDownError("CLUSTERDOWN no node serves any slot")
         assert trouble
         raise trouble
 
-    async def _owners_according_to(self, node: Address) -> dict[int, Address]:
+    async def _ranges_according_to(self, node: Address) -> list[_Range]:
         try:
-            ranges = await self.client(node).execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
+            told = await self.client(node).execute_command("CLUSTER SLOTS")  # type: ignore[no-untyped-call]
         except ResponseError as error:
             if "cluster support disabled" in str(error.args):
                 raise NoCluster("it is not part of a cluster") from error
             raise
-        return {
-            slot: (_host(owner[0], node), int(owner[1]))
-            for first, last, owner, *_ in ranges
-            for slot in range(first, last + 1)
-        }
+        return sorted(
+            _Range(first, last, (_host(owner[0], node), int(owner[1])))
+            for first, last, owner, *_ in told
+        )
 
     def learn(self, moved: MovedError, said_by: Address) -> None:
         """Take note of where a slot is now."""
-        self._owners[moved.slot_id] = (_host(moved.host, said_by), moved.port)
+        self._moved[moved.slot_id] = (_host(moved.host, said_by), moved.port)
 
     async def publish(self, channel: str, message: bytes) -> int:
         """SPUBLISH; the number of subscribers that the node has handed it to."""

@@ -31,7 +31,6 @@ KINDS = [
     ("queue", "embedded"),
     ("pubsub", "cluster"),
     ("stream", "cluster"),
-    ("queue", "cluster"),
 ]
 
 _numbers = count(1)

@@ -72,6 +72,12 @@ class Server:
         return [channel.rsplit(":", 1)[1] for channel in channels]
 
     @property
+    def redis(self) -> ShardedRedis:
+        """Its client."""
+        assert isinstance(self.broker._redis, ShardedRedis)
+        return self.broker._redis
+
+    @property
     def link(self) -> ShardedLink:
         """What it has instead of a link to one Redis."""
         assert isinstance(self.broker._link, ShardedLink)
@@ -216,6 +222,18 @@ class TestWhoIsSentWhat:
         await a.broker.sync()
         assert a.broker.received == 10
 
+    async def test_coming_and_going_in_haste_is_no_gap(self, servers: Servers) -> None:
+        """The end of a subscription that the server itself has ended is not the node's doing."""
+        [game] = games_on(0)
+        a = await servers.start()
+        for _ in range(20):
+            await a.broker.subscribe(game)
+            await a.broker.unsubscribe(game)
+            await a.broker.subscribe(game)
+            assert (await a.publish(game, b"x")).receivers == 1
+            await a.broker.unsubscribe(game)
+        assert a.trace.select("gap", "disconnect") == []
+
     async def test_with_one_channel_for_all_games_each_is_sent_all(self, servers: Servers) -> None:
         """What a channel for each game saves: here every server receives every event."""
         games = [*games_on(0), *games_on(1), *games_on(2)]
@@ -287,7 +305,8 @@ class TestANodeThatGoesAway:
         """`sync` and `publish` say so, `hears_itself` tells the truth, and others go on."""
         monkeypatch.setattr(redis_broker, "ANSWER_TIMEOUT", 0.3)
         [here], [there] = games_on(0), games_on(2)
-        a, b = await servers.start(here, there), await servers.start(there)
+        a, b = await servers.start(here, there), await servers.start(here, there)
+        await b.broker.unsubscribe(here)  # so that what becomes of it is nothing to B
         with frozen(nodes, 0):
             answers = await within(
                 asyncio.gather(
@@ -413,25 +432,55 @@ class TestASlotThatMoves:
         assert not moved.refused + settled.refused
 
     async def test_has_been_followed_when_a_sync_returns(
-        self, servers: Servers, nodes: EmbeddedRedisCluster
+        self, servers: Servers, nodes: EmbeddedRedisCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Whatever is published from then on is heard."""
+        """However long it takes to see where it is, what is published from then on is heard."""
         [game] = games_on(1)
         slot = key_slot(game.encode())
-        a, b = await servers.start(game), await servers.start(game)
-        for source, target in ((1, 2), (2, 0), (0, 1)):
-            await move(nodes, slot, source, target)
-            await asyncio.gather(a.broker.sync(), b.broker.sync())
-            assert (await a.publish(game, b"x")).receivers == 2
-        await b.broker.sync()
-        assert b.heard == {game: [b"x"] * 3}
+        a, speaker = await servers.start(game), await servers.start()
+        look, may_look = a.redis.look, asyncio.Event()
 
+        async def look_later() -> None:
+            await may_look.wait()
+            await look()
+
+        monkeypatch.setattr(a.redis, "look", look_later)
+        for source, target in ((1, 2), (2, 0), (0, 1)):
+            may_look.clear()
+            a.broker.gate.shut()  # so that the sync begins before the server knows of the move
+            syncing = asyncio.create_task(a.broker.sync())
+            await move(nodes, slot, source, target)
+            await eventually(lambda: a.broker.gate._waiting)
+            a.broker.gate.open()
+            await asyncio.wait([syncing], timeout=0.1)
+            assert not syncing.done()
+            may_look.set()
+            await within(syncing)
+            await speaker.redis.look()
+            assert (await speaker.publish(game, b"x")).receivers == 1
+        await a.broker.sync()
+        assert a.heard == {game: [b"x"] * 3}
+
+    @pytest.mark.parametrize("looks", ["as ever", "in vain"])
     async def test_though_it_is_a_servers_own(
-        self, servers: Servers, nodes: EmbeddedRedisCluster
+        self,
+        servers: Servers,
+        nodes: EmbeddedRedisCluster,
+        monkeypatch: pytest.MonkeyPatch,
+        looks: str,
     ) -> None:
-        """What a server says to itself goes by another slot of the node then."""
+        """What a server says to itself goes by another slot of the node then.
+
+        It learns so from the node itself if all others are behind the times.
+        """
+
+        async def look() -> None:
+            """See nothing new."""
+
         [game] = games_on(0)
         a = await servers.start(game)
+        if looks == "in vain":
+            monkeypatch.setattr(a.redis, "look", look)
         [link] = a.link._links.values()
         before = link.own_channel
         slot = key_slot(before.encode())
@@ -496,20 +545,32 @@ async def test_what_is_known_of_the_slots_may_be_old(servers: Servers) -> None:
     """A node that is asked in vain says whom to ask, and no other game notices."""
     [here] = games_on(0)
     a = await servers.start(here)
-    redis = a.broker._redis
-    assert isinstance(redis, ShardedRedis)
+    redis = a.redis
     for game in (*games_on(1), *games_on(2)):
         channel = a.broker._channel(game)
         right, wrong = redis.owner(channel), redis.owner(here)
         assert right
         assert wrong
-        redis._owners[key_slot(game.encode())] = wrong
+        redis._moved[key_slot(game.encode())] = wrong
         await a.broker.subscribe(game)
         assert redis.owner(channel) == right
-        redis._owners[key_slot(game.encode())] = wrong
+        redis._moved[key_slot(game.encode())] = wrong
         assert (await a.publish(game, b"x")).receivers == 1
         assert redis.owner(channel) == right
     await a.publish(here, b"x")
     await a.broker.sync()
     assert len(a.heard) == 3
     assert a.trace.select("gap", "disconnect") == []
+
+
+async def test_one_node_by_itself_is_no_redis_for_all_games(nodes: EmbeddedRedisCluster) -> None:
+    """At a redis:// URL, it refuses what it has no slot for; the error says what to write."""
+    backend = redis_backend(f"redis://127.0.0.1:{nodes.ports[0]}")
+    broker = StreamBroker(backend.broker_client(), server="A", prefix=backend.prefix)
+    try:
+        await broker.start(lambda *_: None)
+        for act in (broker.publish(games_on(1)[0], b"x", "e"), broker.subscribe(games_on(2)[0])):
+            with pytest.raises(BrokerDown, match=r"one node of a cluster: redis\+cluster://"):
+                await act
+    finally:
+        await broker.stop()

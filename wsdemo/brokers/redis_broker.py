@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import ClusterCrossSlotError, MovedError, RedisError
 
 from wsdemo.brokers.base import Broker, BrokerDown, Relay, Skip
 from wsdemo.brokers.link import FIRST_PAUSE, LONGEST_PAUSE, Link, RedisGone
@@ -213,6 +213,10 @@ class RedisBroker(Broker):
         except TimeoutError as error:
             what = "has not answered" if self._link.is_up else "has been out of reach"
             raise BrokerDown(f"Redis {what} for {ANSWER_TIMEOUT:g} s") from error
+        except (MovedError, ClusterCrossSlotError) as error:
+            raise BrokerDown(
+                "Redis is one node of a cluster: redis+cluster:// is for all"
+            ) from error
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis is out of reach: {error}") from error
 

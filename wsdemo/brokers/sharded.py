@@ -12,6 +12,7 @@ one, and what is published in between is lost, which is recorded as any other ga
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Collection, Iterable
 from contextlib import suppress
@@ -28,6 +29,8 @@ from wsdemo.lifetime import end
 from wsdemo.redis_shards import Address, ShardedRedis
 
 __all__ = ["ShardedLink"]
+
+_log = logging.getLogger("wsdemo.brokers")
 
 _T = TypeVar("_T")
 
@@ -80,6 +83,8 @@ class ShardedLink:
         """SSUBSCRIBE at the node that has the channel's slot."""
         self._homes.setdefault(channel, None)
         await self._bring_home(channel)
+        if not self._homes.get(channel):
+            self._doubt()
 
     async def unsubscribe(self, channel: str) -> None:
         """SUNSUBSCRIBE there."""
@@ -118,20 +123,26 @@ class ShardedLink:
         while True:
             await self._stirred.wait()
             self._stirred.clear()
-            if self._is_in_doubt:
-                self._is_in_doubt = False
-                with suppress(RedisError, OSError, TimeoutError):  # whose links will try again
-                    await self._redis.look()
-            for channel in tuple(self._homes):
-                with suppress(BrokerDown):
-                    await self._bring_home(channel)
-            for address in tuple(self._links):
-                with suppress(BrokerDown):
-                    await self._see_to_link(address)
+            try:
+                await self._follow()
+            except Exception:  # whatever it is, this server must go on following
+                _log.exception("server %s cannot follow the cluster's slots", self._server)
             if not self._stirred.is_set():
                 self._settled.set()
             if not all(self._homes.values()):  # nobody has its slot
                 asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._doubt)
+
+    async def _follow(self) -> None:
+        if self._is_in_doubt:
+            self._is_in_doubt = False
+            with suppress(RedisError, OSError, TimeoutError):  # the links will try again, and ask
+                await self._redis.look()
+        for channel in tuple(self._homes):
+            with suppress(BrokerDown):
+                await self._bring_home(channel)
+        for address in tuple(self._links):
+            with suppress(BrokerDown):
+                await self._see_to_link(address)
 
     async def _bring_home(self, channel: str) -> None:
         """Have a channel, if it is still wanted, on the link to the node that has its slot now."""
@@ -139,7 +150,8 @@ class ShardedLink:
         if channel not in self._homes:
             return
         if address is None:
-            self._doubt()
+            if before := self._homes[channel]:
+                self._take_from(before, channel, "no node has its slot")
             return
         home, before = self._link_to(address), self._homes[channel]
         if home is not before:
