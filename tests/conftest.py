@@ -21,6 +21,7 @@ from collections.abc import (
     Iterable,
     Iterator,
 )
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Literal, Self, TypeVar
 
@@ -32,6 +33,7 @@ from websockets.exceptions import ConnectionClosed
 from wsdemo import Cluster
 from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, StreamBroker
 from wsdemo.redis_backend import RedisBackend, redis_backend
+from wsdemo.redis_cluster import EmbeddedRedisCluster
 from wsdemo.server import GameServer
 from wsdemo.trace import Record, Trace
 
@@ -170,12 +172,12 @@ def here(cluster: Cluster, server: str) -> GameServer:
 
 def pubsub(redis: RedisBackend, server: str, trace: Trace | None = None) -> PubSubBroker:
     """A server's broker on this Redis."""
-    return PubSubBroker(redis.client(), server=server, prefix=redis.prefix, trace=trace)
+    return PubSubBroker(redis.broker_client(), server=server, prefix=redis.prefix, trace=trace)
 
 
 def stream(redis: RedisBackend, server: str, trace: Trace | None = None) -> StreamBroker:
     """The same, one that keeps the events."""
-    return StreamBroker(redis.client(), server=server, prefix=redis.prefix, trace=trace)
+    return StreamBroker(redis.broker_client(), server=server, prefix=redis.prefix, trace=trace)
 
 
 @pytest.fixture(params=["fake", "embedded"])
@@ -183,6 +185,20 @@ async def redis(request: pytest.FixtureRequest) -> AsyncIterator[RedisBackend]:
     """A Redis that answers: once fakeredis, once a real one."""
     async with redis_backend(request.param) as backend:
         yield backend
+
+
+@pytest.fixture(scope="session")
+def nodes() -> Iterator[EmbeddedRedisCluster]:
+    """Three nodes, for all tests: it takes them 2 s to start. Whoever breaks one, mends it."""
+    cluster = EmbeddedRedisCluster()
+    with ThreadPoolExecutor(1) as elsewhere:  # a loop may be running here
+
+        def run(work: Coroutine[Any, Any, None]) -> None:
+            elsewhere.submit(asyncio.run, work).result()
+
+        run(cluster.start())
+        yield cluster
+        run(cluster.stop())
 
 
 # Leftovers

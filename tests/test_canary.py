@@ -83,7 +83,7 @@ async def test_a_listener_that_has_died_is_noticed() -> None:
     """The server's other connection to Redis goes on working, and pretends that all is well."""
     async with open_cluster(broker="pubsub", canary=QUICK) as cluster:
         [p1] = await cluster.join("P1", server="A")
-        listener = here(cluster, "A")._broker._listener  # type: ignore[attr-defined]
+        listener = here(cluster, "A")._broker._link._listener  # type: ignore[attr-defined]
         while not listener.done():
             listener.cancel()
             await asyncio.wait({listener}, timeout=0.05)

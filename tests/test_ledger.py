@@ -403,6 +403,20 @@ def test_redis_that_is_stopped_before_it_has_passed_on_an_event() -> None:
     assert found.missed_by("P1") == [("P2-1", "server not subscribed")]
 
 
+@pytest.mark.parametrize(
+    ("channel", "cause"),
+    [("w:{None}:game:None", "server not subscribed"), ("w:{other}:game:other", "redis down")],
+)
+def test_a_node_of_a_redis_cluster_has_only_its_own_games(channel: str, cause: str) -> None:
+    """That the link to another game's node broke has nothing to do with this game."""
+    channels = [f"subscribe {server} redis channel=w:{{None}}:game:None" for server in "AB"]
+    lost = f"disconnect B redis channel={channel}"
+    way = [says("P2", "A", "P2-1"), published("A", "P2-1", 2), relayed("A", "P2-1", "P2")]
+    stopped = "fault redis reason=stopped"
+    found = ledger(run("pubsub", APART, "\n".join(channels), lost, *way, stopped, SETTLED))
+    assert found.missed_by("P1") == [("P2-1", cause)]
+
+
 # Held up
 
 

@@ -32,7 +32,7 @@ from tests.conftest import (
     shown,
     within,
 )
-from wsdemo import faults, ledger, open_cluster
+from wsdemo import faults, ledger, open_cluster, redis_process
 from wsdemo import redis_backend as module
 from wsdemo.player import Player
 from wsdemo.redis_backend import (
@@ -40,6 +40,7 @@ from wsdemo.redis_backend import (
     FakeRedis,
     Persistence,
     RedisUnavailable,
+    RemoteCluster,
     RemoteRedis,
     find_server_binary,
     redis_backend,
@@ -58,6 +59,7 @@ class TestChoosing:
         assert type(redis_backend("embedded")) is EmbeddedRedis
         for url in ("redis://localhost", "rediss://h:1/2", "unix:///tmp/redis.sock"):
             assert type(redis_backend(url)) is RemoteRedis
+        assert type(redis_backend("redis+cluster://h:1,[::1]:2,h")) is RemoteCluster
 
     @pytest.mark.parametrize(
         ("value", "kind"),
@@ -82,7 +84,7 @@ class TestChoosing:
         with pytest.raises(ValueError, match="unknown redis") as error:
             redis_backend(choice)
         assert choice in str(error.value)
-        for possible in ("fake", "embedded", "redis://", "rediss://", "unix://"):
+        for possible in ("fake", "embedded", "redis://", "rediss://", "unix://", "redis+cluster:"):
             assert possible in str(error.value)
 
     def test_an_unknown_default_is_an_error_too(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +153,16 @@ SECRET_URLS = [
     f"redis://user:{SECRET}@127.0.0.1:1?db=x",
     f"redis://127.0.0.1:1?socket_timeout={SECRET}",
     f"redis://127.0.0.1:1?{SECRET}=1",
+    f"redis+cluster://:{SECRET}@127.0.0.1:1,127.0.0.1:2",
+    f"redis+cluster://user:{ENCODED}@127.0.0.1:1",
+    f"redis+cluster://127.0.0.1:1,127.0.0.1:2?password={SECRET}",
+    f"redis+cluster://user:{SECRET}@127.0.0.1:1,127.0.0.1:port",
+    f"redis+cluster://127.0.0.1:1,user:{SECRET}@127.0.0.1:2",
+    f"redis+cluster://user:{SECRET},x@127.0.0.1:1",
+    f"redis+cluster://user:/{SECRET}@127.0.0.1:1",
+    f"redis+cluster://user:{SECRET}@127.0.0.1:1,[::1",
+    f"redis+cluster://user:{SECRET}@127.0.0.1:1/{SECRET}",
+    f"redis+cluster://user:{SECRET}@127.0.0.1:1?db=x",
     f"redis:/user:{SECRET}@127.0.0.1:1",
     f"redis//user:{SECRET}@127.0.0.1:1",
     f" redis://user:{SECRET}@127.0.0.1:1",
@@ -194,6 +206,7 @@ class TestNobodyAnswers:
             ("rediss://127.0.0.1:1", "127.0.0.1:1"),
             ("redis://nowhere.invalid", "nowhere.invalid:6379"),
             ("unix:///nowhere/redis.sock", "/nowhere/redis.sock"),
+            ("redis+cluster://:pass@127.0.0.1:1,[::1]:2", "127.0.0.1:1, ::1:2"),
         ],
     )
     async def test_the_error_says_where_and_the_ways_out(self, url: str, where: str) -> None:
@@ -359,9 +372,9 @@ class TestEmbedded:
         async with EmbeddedRedis() as other:
             monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
             taken = int(other.url.rsplit(":", 1)[1])
-            free = module._free_port
+            free = redis_process.free_port
             ports = iter([taken])
-            monkeypatch.setattr(module, "_free_port", lambda: next(ports, None) or free())
+            monkeypatch.setattr(module, "free_port", lambda: next(ports, None) or free())
             async with EmbeddedRedis() as redis:
                 assert redis.url != other.url
                 await _ping(redis)

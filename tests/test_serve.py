@@ -20,6 +20,7 @@ from websockets.exceptions import InvalidStatus
 from tests.conftest import Client, dial, eventually, game_server, within
 from tests.test_canary import ask_whether_ready
 from wsdemo.redis_backend import EmbeddedRedis
+from wsdemo.redis_cluster import EmbeddedRedisCluster
 from wsdemo.serve import Settings
 
 START = 30.0  # seconds that a process may take to start on a machine that has much to do
@@ -122,6 +123,27 @@ async def test_two_processes_are_one_game_through_redis_until_one_drains() -> No
         assert [line["message"] for line in b.logged] == ["ready", "draining", "ended"]
         assert {line["server"] for line in b.logged} == {"B"}
         await p1.silence()  # A goes on
+
+
+async def test_two_processes_meet_on_a_redis_cluster(nodes: EmbeddedRedisCluster) -> None:
+    """Each named one node of it, and not the same."""
+    first, _, last = (f"redis+cluster://127.0.0.1:{port}" for port in nodes.ports)
+    async with AsyncExitStack() as stack:
+        a, b = await asyncio.gather(
+            stack.enter_async_context(serving("--name", "A", "--redis", first, "--drain", "0")),
+            stack.enter_async_context(serving("--name", "B", "--redis", last, "--drain", "0")),
+        )
+        for game in ("g1", "g2", "g3"):
+            p1 = await (await stack.enter_async_context(dial(a.url))).join("P1", game)
+            p2 = await (await stack.enter_async_context(dial(b.url))).join("P2", game)
+            await p1.say("send", id="1", body=game)
+            assert (await p2.hear())["body"] == (await p1.hear())["body"] == game
+        alone = await (await stack.enter_async_context(dial(b.url))).join("P3", "g4")
+        await alone.say("send", id="1", body="only on B")
+        await alone.hear()
+        received = "wsdemo_broker_messages_total"
+        assert [(await numbers(server))[received] for server in (a, b)] == [3, 4]
+        assert (await a.end(), await b.end()) == (0, 0)
 
 
 @pytest.mark.parametrize("broker", ["none", "stream", "queue"])

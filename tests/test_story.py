@@ -866,6 +866,7 @@ def test_another_game_s_channel_is_no_link_of_this_one() -> None:
     trace.append("subscribe", "A", "redis", channel="game:other")
     trace.append("subscribe", "A", "redis", channel="game:g")
     trace.append("unsubscribe", "A", "redis", channel="game:other")
+    trace.append("disconnect", "A", "redis", channel="game:other", reason="its node is gone")
     links = of(tell(trace), Link)
     assert [(link.up, link.channel) for link in links] == [(True, "game:g")]
 

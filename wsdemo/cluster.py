@@ -21,7 +21,7 @@ from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.barrier import Barrier
 from wsdemo.brokers.redis_broker import HISTORY
 from wsdemo.changes import Changes
-from wsdemo.kept import Kept, count_kept
+from wsdemo.kept import Kept
 from wsdemo.ledger import TITLES
 from wsdemo.limits import Limits
 from wsdemo.notebook import Cell, current_cell
@@ -246,14 +246,7 @@ class Cluster:
 
     async def kept(self) -> Kept:
         """What this cluster has in Redis now. Raises `redis.RedisError` if that does not answer."""
-        redis = self.redis
-        if redis is None:
-            return Kept(0, 0)
-        client = redis.client()
-        try:
-            return await count_kept(client, redis.prefix)
-        finally:
-            await client.aclose()
+        return await self.redis.kept() if self.redis else Kept(0, 0)
 
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait until something is true of the run, such as `lambda: p1.server == "A"`.

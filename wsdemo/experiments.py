@@ -74,7 +74,8 @@ async def _a_stream() -> AsyncIterator[tuple[Any, str]]:
     Any: redis-py's own types leave open what each version of the protocol would return.
     """
     async with redis_backend() as backend:
-        redis, name = backend.client(), f"{backend.prefix}experiment"
+        name = f"{backend.prefix}experiment"
+        redis = await backend.client_for(name)
         try:
             yield redis, name
         finally:

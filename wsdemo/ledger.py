@@ -131,7 +131,10 @@ class FateFinder:
                 self._subscribed.add(record.at)
             case "unsubscribe" if self._is_the_games(str(record.data.get("channel", ""))):
                 self._subscribed.discard(record.at)
-            case "disconnect" if record.peer == "redis":
+            # Of a Redis Cluster, one node may be gone, with only some games' channels.
+            case "disconnect" if record.peer == "redis" and self._is_the_games(
+                str(record.data.get("channel", f"game:{self._game}"))
+            ):
                 self._subscribed.discard(record.at)
             case "gap" if "epoch" in record.data:
                 upto = (self._epoch(str(record.data["epoch"])), int(record.data["seq"]))

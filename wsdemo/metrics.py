@@ -29,6 +29,7 @@ class Counts:
     joins: int = 0
     events_received: int = 0
     events_unpublished: int = 0
+    broker_messages: int = 0
     events_relayed: int = 0
     deliveries: int = 0
     gaps: int = 0
@@ -47,6 +48,7 @@ WORDS = {
     "joins": "Players that have joined a game.",
     "events_received": "Events that players have sent.",
     "events_unpublished": "Events that the broker did not take, or may not have taken.",
+    "broker_messages": "Messages that came from between the servers, for whatever game.",
     "events_relayed": "Events that came back from the broker.",
     "deliveries": "Frames of events written to players.",
     "gaps": "Losses that players were told of.",

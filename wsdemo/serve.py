@@ -26,7 +26,7 @@ from wsdemo.brokers import REDIS_BROKERS, Broker, LocalBroker, new_broker
 from wsdemo.limits import Limits
 from wsdemo.ports import is_loopback
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import RemoteRedis
+from wsdemo.redis_backend import remote_redis
 from wsdemo.server import GameServer
 from wsdemo.tokens import check_secret, read_secret
 
@@ -119,9 +119,11 @@ async def serve(settings: Settings) -> None:
 async def _broker(settings: Settings) -> Broker:
     if settings.broker == "none":
         return LocalBroker()
-    redis = RemoteRedis(settings.redis, PREFIX, ways_out="Start one, or name another with --redis.")
+    redis = remote_redis(settings.redis, PREFIX, "Start one, or name another with --redis.")
     await redis.start()  # to say in words what is wrong, if it does not answer
-    return new_broker(settings.broker, redis.client(), server=settings.name, prefix=redis.prefix)
+    return new_broker(
+        settings.broker, redis.broker_client(), server=settings.name, prefix=redis.prefix
+    )
 
 
 @contextmanager

@@ -389,6 +389,7 @@ class GameServer(Lifetime):
             case "/readyz":
                 return connection.respond(HTTPStatus.OK, "ready\n")
             case "/metrics":
+                self.counts.broker_messages = self._broker.received
                 text = exposition(self.counts, self._gauges).decode()
                 return connection.respond(HTTPStatus.OK, text)
         if self._drains:

@@ -518,15 +518,19 @@ class Teller:
 
     def _tell_link(self, record: Record) -> tuple[float, list[Item]]:
         """A server subscribes to the game's channel, or ends that."""
-        channel, game = str(record.data.get("channel", "")), self._about.get("game")
-        if channel and game is not None and not channel.endswith(f":{game}"):
-            return self._now(), []  # another game's
+        channel = str(record.data.get("channel", ""))
+        if self._is_another_games(record):
+            return self._now(), []
         up = record.kind == "subscribe"
         if not up and record.at not in self._linked:
             return self._now(), []  # Redis has forgotten this server already
         s = self._busy[record.at] = max(self._now(), self._busy[record.at] + 0.5)
         command = Command(s, record.at, _words(record.kind.upper(), channel))
         return s, [self._link(s, record.at, up, channel), command]
+
+    def _is_another_games(self, record: Record) -> bool:
+        channel, game = str(record.data.get("channel", "")), self._about.get("game")
+        return bool(channel) and game is not None and not channel.endswith(f":{game}")
 
     def _link(self, s: float, server: str, up: bool, channel: str = "") -> Item:
         if up:
@@ -604,7 +608,7 @@ class Teller:
                 self._acked.pop(player, None)
                 return now + PARTING, [Left(now, player)]
             case "disconnect" if record.peer == "redis":
-                up = record.at in self._linked
+                up = record.at in self._linked and not self._is_another_games(record)
                 return now, [self._link(now, record.at, up=False)] if up else []
             case "disconnect":
                 reported = record.at in self._reporting

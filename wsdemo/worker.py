@@ -15,7 +15,7 @@ import msgspec
 from wsdemo.brokers import Broker, LocalBroker, new_broker
 from wsdemo.channel import MAX_LINE, Channel
 from wsdemo.limits import Limits
-from wsdemo.redis_backend import RemoteRedis
+from wsdemo.redis_backend import remote_redis
 from wsdemo.redis_line import Line
 from wsdemo.server import Canary, GameServer
 from wsdemo.trace import Kind, Trace
@@ -124,7 +124,7 @@ class _Worker:
             return LocalBroker()
         return new_broker(
             orders.broker,
-            RemoteRedis(orders.redis, orders.prefix).client(self._line),
+            remote_redis(orders.redis, orders.prefix).broker_client(self._line),
             server=orders.name,
             prefix=orders.prefix,
             history=orders.history,

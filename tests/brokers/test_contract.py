@@ -1,4 +1,4 @@
-"""What every broker promises, tried on each of them, with a fake Redis and with a real one."""
+"""What every broker promises, tried on each of them, with a fake Redis, a real one, a cluster."""
 
 from __future__ import annotations
 
@@ -15,6 +15,8 @@ from tests.conftest import PATIENCE, eventually, pubsub, stream, tasks, within
 from wsdemo.brokers import Broker, BrokerDown, LocalBroker, QueueBroker, Receipt
 from wsdemo.cluster import BROKERS
 from wsdemo.redis_backend import RedisBackend, redis_backend
+from wsdemo.redis_cluster import EmbeddedRedisCluster
+from wsdemo.redis_shards import ShardedRedis
 from wsdemo.server import GameServer
 
 Heard = list[tuple[str, bytes]]
@@ -27,6 +29,8 @@ KINDS = [
     ("stream", "embedded"),
     ("queue", "fake"),
     ("queue", "embedded"),
+    ("pubsub", "cluster"),
+    ("stream", "cluster"),
 ]
 
 _numbers = count(1)
@@ -40,7 +44,7 @@ async def publish(broker: Broker, game: str, payload: bytes) -> Receipt:
 class QueueOfOne(QueueBroker):
     """Queues are for players: here each server has one, for as long as it is subscribed."""
 
-    def __init__(self, redis: Redis, **options: Any) -> None:
+    def __init__(self, redis: Redis | ShardedRedis, **options: Any) -> None:
         super().__init__(redis, **options)
         self._one_at_a_time = asyncio.Lock()
 
@@ -78,7 +82,7 @@ class Maker:
             return LocalBroker()
         name = f"S{next(self._names)}"
         if self.kind == "queue":
-            return QueueOfOne(self.redis.client(), server=name, prefix=self.redis.prefix)
+            return QueueOfOne(self.redis.broker_client(), server=name, prefix=self.redis.prefix)
         return (stream if self.kind == "stream" else pubsub)(self.redis, name)
 
     @property
@@ -88,11 +92,14 @@ class Maker:
 
 
 @pytest.fixture(params=KINDS, ids="-".join)
-async def maker(request: pytest.FixtureRequest) -> AsyncIterator[Maker]:
+async def maker(
+    request: pytest.FixtureRequest, nodes: EmbeddedRedisCluster
+) -> AsyncIterator[Maker]:
     """Each broker, on each Redis where it needs one."""
     kind, redis = request.param
     async with AsyncExitStack() as stack:
-        backend = await stack.enter_async_context(redis_backend(redis))
+        choice = nodes.url if redis == "cluster" else redis
+        backend = await stack.enter_async_context(redis_backend(choice))
         yield Maker(kind, backend, stack)
 
 

@@ -147,7 +147,7 @@ async def test_new_events_do_not_pass_for_those_that_are_lost(kind: str) -> None
             new = await publish(b, *range(11, 14))
             assert new.seq == 8
             line.mend()
-            await eventually(lambda: a._link)
+            await eventually(lambda: a._link.is_up)
             await a.sync()
             assert heard.new == [*range(1, 11), 6, 7, 8]
             assert heard.skips[0][1] == "new epoch"

@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from tests.conftest import PATIENCE, eventually, pubsub, recorded, tasks, within
 from wsdemo import open_cluster
-from wsdemo.brokers import BrokerDown, PubSubBroker
+from wsdemo.brokers import BrokerDown, OneChannelBroker, PubSubBroker
 from wsdemo.brokers import redis_broker as pubsub_module
 from wsdemo.brokers.redis_broker import ANSWER_TIMEOUT
 from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, RemoteRedis
@@ -34,10 +34,13 @@ async def embedded() -> AsyncIterator[EmbeddedRedis]:
 
 @asynccontextmanager
 async def started(
-    redis: RedisBackend, server: str, trace: Trace | None = None
+    redis: RedisBackend,
+    server: str,
+    trace: Trace | None = None,
+    kind: type[PubSubBroker] = PubSubBroker,
 ) -> AsyncIterator[tuple[PubSubBroker, Heard]]:
     """A server's broker that has started, and what it relays."""
-    broker = pubsub(redis, server, trace)
+    broker = kind(redis.broker_client(), server=server, prefix=redis.prefix, trace=trace)
     heard: Heard = []
     try:
         await broker.start(lambda game, payload, *_: heard.append(payload))
@@ -129,6 +132,43 @@ class TestSubscribing:
             await other.settle()
             assert [e.body for e in p1.heard] == ["x"]
             assert [e.body for e in p2.heard] == ["y"]
+
+
+class TestOneChannelForAllGames:
+    async def test_games_are_apart_all_the_same(self, redis: RedisBackend) -> None:
+        """A server is sent every game's events, and relays those of its own, whatever they are."""
+        payloads = [b"x", b"", b"\n", b"a\nb\n", bytes(range(256))]
+        async with (
+            started(redis, "A", kind=OneChannelBroker) as (a, heard_a),
+            started(redis, "B", kind=OneChannelBroker) as (b, heard_b),
+        ):
+            await a.subscribe("g")
+            await b.subscribe("h")
+            await b.subscribe("Ω game")
+            for payload in payloads:
+                assert (await a.publish("g", payload)).receivers == 2
+            await b.publish("h", b"of h")
+            await b.publish("Ω game", b"of the other")
+            await b.publish("nobody's", b"?")
+            await a.sync()
+            await b.sync()
+            assert heard_a == payloads
+            assert heard_b == [b"of h", b"of the other"]
+            assert a.received == b.received == len(payloads) + 3
+
+    async def test_the_last_game_that_ends_ends_the_subscription(self, redis: RedisBackend) -> None:
+        """Until then the others' events arrive; afterwards none does."""
+        async with started(redis, "A", kind=OneChannelBroker) as (a, heard):
+            await a.subscribe("g")
+            await a.subscribe("h")
+            await a.unsubscribe("g")
+            assert (await a.publish("g", b"dropped")).receivers == 1
+            assert (await a.publish("h", b"heard")).receivers == 1
+            await a.sync()
+            await a.unsubscribe("h")
+            assert (await a.publish("h", b"x")).receivers == 0
+            assert heard == [b"heard"]
+            assert a.received == 2
 
 
 class TestWhatRedisSees:
@@ -332,7 +372,7 @@ class TestRedisThatGoesAway:
         """If it returns in time, the subscription is as good as any."""
         async with started(embedded, "A") as (a, heard):
             await embedded.stop()
-            await eventually(lambda: a._link is None)
+            await eventually(lambda: not a._link.is_up)
             subscribing = asyncio.create_task(a.subscribe("late"))
             await asyncio.sleep(0)
             await embedded.start()
@@ -346,14 +386,14 @@ class TestRedisThatGoesAway:
         async with started(embedded, "A") as (a, _):
             for number in range(5):
                 linking = asyncio.Event()
-                link = a._link
+                link = a._link._pubsub  # type: ignore[union-attr]
                 assert link is not None
                 subscribe = type(link).subscribe
 
                 async def announce(self: object, *channels: object, **options: object) -> object:
                     linking.set()  # noqa: B023
                     await asyncio.sleep(0)  # as it takes on a real network, at least
-                    return await subscribe(self, *channels, **options)  # type: ignore[arg-type, func-returns-value]  # noqa: B023
+                    return await subscribe(self, *channels, **options)  # type: ignore[arg-type]  # noqa: B023
 
                 with pytest.MonkeyPatch.context() as patch:
                     patch.setattr(type(link), "subscribe", announce)
@@ -362,7 +402,7 @@ class TestRedisThatGoesAway:
                     await within(linking.wait())
                     await within(a.subscribe(f"late{number}"))
                     assert (await a.publish(f"late{number}", b"x")).receivers == 1
-                await eventually(lambda: a._link)
+                await eventually(lambda: a._link.is_up)
 
     async def test_a_subscribe_that_waits_in_vain(
         self, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
@@ -371,12 +411,12 @@ class TestRedisThatGoesAway:
         monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
         async with started(embedded, "A") as (a, _):
             await embedded.stop()
-            await eventually(lambda: a._link is None)
+            await eventually(lambda: not a._link.is_up)
             with pytest.raises(BrokerDown):
                 await within(a.subscribe("g"), 1)
             await a.unsubscribe("g")
             await embedded.start()
-            await eventually(lambda: a._link)
+            await eventually(lambda: a._link.is_up)
             monkeypatch.undo()
             await within(a.subscribe("g"))
             assert (await a.publish("g", b"x")).receivers == 1
@@ -387,7 +427,7 @@ class TestRedisThatGoesAway:
         async with started(embedded, "A") as (a, _):
             await a.subscribe("g")
             await embedded.stop()
-            await eventually(lambda: a._link is None)
+            await eventually(lambda: not a._link.is_up)
         assert not tasks() - before
 
     async def test_no_redis_at_the_start(self, embedded: EmbeddedRedis) -> None:

@@ -347,7 +347,7 @@ class TestTheBound:
             await publish(a, 1)
             await b.sync()
             line.cut()
-            await eventually(lambda: b._link is None)
+            await eventually(lambda: not b._link.is_up)
             end = await publish(a, *upto(10, 2))
             line.mend()
             await b.sync()
@@ -447,7 +447,7 @@ class TestAServerThatWasAway:
             speaking = asyncio.create_task(publish(a, *upto(300)))
             for times in range(1, 4):
                 await eventually(lambda: len(heard.of["P1"]) >= 50 * times)  # noqa: B023
-                await eventually(lambda: b._link)
+                await eventually(lambda: b._link.is_up)
                 line.cut()
                 await recorded(trace, "disconnect", times=times)
                 line.mend()

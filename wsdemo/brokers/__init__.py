@@ -6,16 +6,18 @@ from redis.asyncio import Redis
 
 from wsdemo.brokers.base import Broker, BrokerDown, Receipt, Relay, Resumption
 from wsdemo.brokers.local import LocalBroker
-from wsdemo.brokers.pubsub import PubSubBroker
+from wsdemo.brokers.pubsub import OneChannelBroker, PubSubBroker
 from wsdemo.brokers.queue import QueueBroker
 from wsdemo.brokers.redis_broker import HISTORY, RedisBroker
 from wsdemo.brokers.stream import StreamBroker
+from wsdemo.redis_shards import ShardedRedis
 
 __all__ = [
     "REDIS_BROKERS",
     "Broker",
     "BrokerDown",
     "LocalBroker",
+    "OneChannelBroker",
     "PubSubBroker",
     "QueueBroker",
     "Receipt",
@@ -30,7 +32,9 @@ REDIS_BROKERS: dict[str, type[RedisBroker]] = {
 }
 
 
-def new_broker(name: str, redis: Redis, *, history: int = HISTORY, **options: Any) -> RedisBroker:
+def new_broker(
+    name: str, redis: Redis | ShardedRedis, *, history: int = HISTORY, **options: Any
+) -> RedisBroker:
     """One server's broker of this name on a Redis; `history` is for those that keep events."""
     if name != PubSubBroker.name:
         options["history"] = history

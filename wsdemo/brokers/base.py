@@ -82,6 +82,8 @@ class Broker(ABC):
     def __init__(self) -> None:
         self.gate = Gate()
         """Its server's own, shut while that stands still: then nothing is relayed or answered."""
+        self.received = 0
+        """How many messages other than its own have come to it from between the servers."""
 
     async def start(self, relay: Relay, skip: Skip = lambda *gap: None) -> None:
         """Be ready to publish and to subscribe.

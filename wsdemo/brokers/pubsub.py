@@ -6,12 +6,14 @@ how many connections that were, not who heard. https://redis.io/docs/latest/deve
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from wsdemo.brokers.base import Receipt
 from wsdemo.brokers.redis_broker import RedisBroker
 
-__all__ = ["PubSubBroker"]
+__all__ = ["OneChannelBroker", "PubSubBroker"]
+
+ALL_GAMES = "*"  # which no game is called
 
 
 class PubSubBroker(RedisBroker):
@@ -21,8 +23,41 @@ class PubSubBroker(RedisBroker):
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """PUBLISH. The result counts the connections that Redis handed the event to."""
-        channel = self._game_prefix + game
-        return Receipt(receivers=await self._ask(lambda: self._redis.publish(channel, payload)))
+        channel = self._channel(game)
+        receivers = await self._ask(channel, lambda: self._redis.publish(channel, payload))
+        return Receipt(receivers=receivers)
 
     def _hear(self, game: str, message: bytes) -> None:
         self._relay(game, message, None, "", 2)
+
+
+class OneChannelBroker(PubSubBroker):
+    """Publishes all games' events on one channel: a server is sent those of every game.
+
+    It is for comparison. Each message ends with its game's name, in a line of its own, and a server
+    that has no player in it drops the message; only `received` has counted it.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._games_here: set[str] = set()
+
+    async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
+        """PUBLISH. The result counts all servers that have a player, in whatever game."""
+        return await super().publish(ALL_GAMES, payload + b"\n" + game.encode(), event)
+
+    async def subscribe(self, game: str) -> None:
+        """SUBSCRIBE, for the first game."""
+        self._games_here.add(game)
+        await super().subscribe(ALL_GAMES)
+
+    async def unsubscribe(self, game: str) -> None:
+        """UNSUBSCRIBE, after the last game."""
+        self._games_here.discard(game)
+        if not self._games_here:
+            await super().unsubscribe(ALL_GAMES)
+
+    def _hear(self, game: str, message: bytes) -> None:
+        payload, _, name = message.rpartition(b"\n")
+        if (game := name.decode(errors="replace")) in self._games_here:
+            self._relay(game, payload, None, "", 2)

@@ -21,6 +21,7 @@ import secrets
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar, NamedTuple
 
 from redis.asyncio import Redis
@@ -29,6 +30,7 @@ from wsdemo.brokers.base import BrokerDown, Receipt, Resumption, reason_of_gap
 from wsdemo.brokers.epochs import EPOCHS
 from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entries
 from wsdemo.protocol import Position
+from wsdemo.redis_shards import ShardedRedis
 from wsdemo.trace import Trace
 
 __all__ = ["QueueBroker"]
@@ -52,8 +54,9 @@ end
 """
 )
 
-# KEYS: the same. ARGV: the same, the event's id, the event, the bound, the channel of those to
-# wake. No epoch: Redis has lost its data, and nobody is in the game until the servers have noticed.
+# KEYS: the same, and the channel of those to wake. ARGV: the same, the event's id, the event, the
+# bound, and how to publish. No epoch: Redis has lost its data, and nobody is in the game until the
+# servers have noticed.
 _STORE = (
     EPOCHS
     + """
@@ -69,7 +72,7 @@ for _, player in ipairs(redis.call('HKEYS', KEYS[3])) do
 end
 redis.call('ZADD', KEYS[2], seq, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', seq - tonumber(ARGV[4]))
-redis.call('PUBLISH', ARGV[5], '')
+redis.call(ARGV[5], KEYS[5], '')
 return {epoch, seq, 1, full}
 """
 )
@@ -169,7 +172,7 @@ class QueueBroker(RedisBroker):
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Redis | ShardedRedis,
         *,
         server: str,
         prefix: str = "",
@@ -196,9 +199,10 @@ class QueueBroker(RedisBroker):
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Put the event into every player's queue, unless it is there, and wake the servers."""
-        channel = self._game_prefix + game
-        arguments = (secrets.token_hex(8), event, payload, self._history, channel)
-        stored = await self._ask(lambda: self._store(self._keys(game), arguments))
+        channel = self._channel(game)
+        keys = [*self._keys(game), channel]
+        arguments = (secrets.token_hex(8), event, payload, self._history, self._verb)
+        stored = await self._ask(channel, lambda: self._store(keys, arguments))
         if not stored:
             self._wake(game)
             raise BrokerDown("Redis has lost its data, and the players' queues are being made anew")
@@ -211,7 +215,7 @@ class QueueBroker(RedisBroker):
         """Read the player's queue from now on, after what it has acknowledged or says it heard."""
         epoch, seq = (since.epoch, since.seq) if since else ("", 0)
         reader = _Reader(epoch, seq, seq)
-        [read] = await self._answer(self._queues(game, {player: reader}, joins=True))
+        [read] = await self.answer(self._queues(game, {player: reader}, joins=True))
         start = read.start
         reader.epoch, reader.written = start.epoch, start.seq
         reader.acked = start.seq
@@ -241,7 +245,8 @@ class QueueBroker(RedisBroker):
         """Take the player's queue away."""
         self.detach(game, player)
         arguments = (secrets.token_hex(8), player)
-        await self._ask(lambda: self._leave(self._keys(game), arguments))
+        leave = partial(self._leave, self._keys(game), arguments)
+        await self._ask(self._channel(game), leave)
 
     def acknowledge(self, game: str, player: str, seq: int) -> None:
         """Everything up to this number may leave the player's queue."""
@@ -272,7 +277,7 @@ class QueueBroker(RedisBroker):
     async def _read_on(self, game: str) -> None:
         while game in self._woken and (readers := dict(self._readers[game])):
             self._woken.discard(game)
-            found = await self._insist(lambda: self._queues(game, readers))
+            found = await self._insist(game, lambda: self._queues(game, readers))
             if found is None:
                 break
             for (player, reader), read in zip(readers.items(), found, strict=True):
@@ -315,7 +320,7 @@ class QueueBroker(RedisBroker):
     ) -> list[_Read]:
         """What each of these players' queues has."""
         arguments = [secrets.token_hex(8), str(PAGE), *_arguments(readers, joins)]
-        async with self._reads:
+        async with self._reads[self._node(game)]:
             epoch, seq, lost, found = await self._read(self._keys(game), arguments)
         end = Position(epoch.decode(), int(seq))
         return [

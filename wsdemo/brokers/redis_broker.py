@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
 import random
 from abc import abstractmethod
-from collections.abc import Awaitable, Callable, Sequence
-from contextlib import suppress
+from collections import defaultdict
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from redis.asyncio import Redis
-from redis.asyncio.client import PubSub
-from redis.exceptions import RedisError
+from redis.exceptions import ClusterCrossSlotError, MovedError, RedisError
 
 from wsdemo.brokers.base import Broker, BrokerDown, Relay, Skip
+from wsdemo.brokers.link import FIRST_PAUSE, LONGEST_PAUSE, Link, RedisGone
+from wsdemo.brokers.sharded import ShardedLink
 from wsdemo.lifetime import end
+from wsdemo.redis_shards import Address, ShardedRedis
 from wsdemo.trace import Kind, Trace
 
 __all__ = ["HISTORY", "RedisBroker", "RedisGone", "numbered_entries"]
 
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
-FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
-LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
 READS = 16  # at a time; each takes a connection, of which a client has so many
 HISTORY = 1000  # events that a broker keeps, if it keeps any
 BYTES_WAITING = 4 * 2**20  # of events, at most, for a server that stands still
 
 _T = TypeVar("_T")
-
-
-class RedisGone(BrokerDown):
-    """There is no Redis at the other end any more."""
 
 
 class RedisBroker(Broker):
@@ -49,30 +44,34 @@ class RedisBroker(Broker):
     hub: ClassVar[str] = "redis"
 
     def __init__(
-        self, redis: Redis, *, server: str, prefix: str = "", trace: Trace | None = None
+        self,
+        redis: Redis | ShardedRedis,
+        *,
+        server: str,
+        prefix: str = "",
+        trace: Trace | None = None,
     ) -> None:
         super().__init__()
         self._redis = redis
         self._server = server
-        self._game_prefix = f"{prefix}game:"
-        self._own_channel = f"{prefix}server:{server}"
+        self._prefix = prefix
         self._trace = trace
-        self._link: PubSub | None = None  # None while Redis is out of reach
-        self._wanted = {self._own_channel}
+        self._link = self._new_link(f"{prefix}server:{server}")
+        self._games_heard: dict[str, str] = {}  # by the channels that are wanted
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._confirmed_before: set[str] = set()
-        self._syncs: dict[bytes, asyncio.Future[bool]] = {}
-        self._sync_ids = itertools.count(1)
-        self._turn = asyncio.Lock()
-        self._reads = asyncio.Semaphore(READS)
+        self._turns = defaultdict[Address | None, asyncio.Lock](asyncio.Lock)
+        self._reads = defaultdict[Address | None, asyncio.Semaphore](
+            lambda: asyncio.Semaphore(READS)
+        )
         self._waiting = 0  # bytes of events that came while the gate was shut
-        self._listener: asyncio.Task[None] | None = None
+        self._runs = False
 
     async def start(self, relay: Relay, skip: Skip = lambda *gap: None) -> None:
-        """Listen; return once the channel of this server itself, for its syncs, is confirmed."""
+        """Reach Redis, and listen."""
         await super().start(relay, skip)
-        self._listener = asyncio.create_task(self._listen(), name=f"{self._server} listens")
-        await self._answer(asyncio.shield(self._confirmation(self._own_channel)))
+        self._runs = True
+        await self._link.start()
 
     def forsake(self) -> None:
         """Nothing is relayed any more, and nothing recorded."""
@@ -81,11 +80,8 @@ class RedisBroker(Broker):
 
     async def stop(self) -> None:
         """End listening and let go of Redis."""
-        if self._link:
-            with suppress(BrokerDown):
-                await self._in_time(self._link.unsubscribe())
-        await end(self._listener)
-        self._listener = None
+        await self._link.stop()
+        self._runs = False
         for reading in self._being_read():  # nothing wakes another one any more
             await end(reading)
         for confirmation in self._confirmed.values():
@@ -100,23 +96,20 @@ class RedisBroker(Broker):
 
     async def subscribe(self, game: str) -> None:
         """SUBSCRIBE, and wait for the confirmation: before it, Redis sends nothing."""
-        channel = self._game_prefix + game
-        if channel not in self._wanted:
-            self._wanted.add(channel)
-            if self._link:
-                await self._answer(self._link.subscribe(channel))
-        await self._answer(asyncio.shield(self._confirmation(channel)))
+        channel = self._channel(game)
+        if channel not in self._games_heard:
+            self._games_heard[channel] = game
+            await self._link.subscribe(channel)
+        await self.answer(asyncio.shield(self.confirmation(channel)))
 
     async def unsubscribe(self, game: str) -> None:
         """UNSUBSCRIBE. A Redis that is away has forgotten this server already."""
-        channel = self._game_prefix + game
-        self._wanted.discard(channel)
+        channel = self._channel(game)
+        self._games_heard.pop(channel, None)
         self._confirmed.pop(channel, None)
         self._confirmed_before.discard(channel)
         self._record("unsubscribe", channel)
-        if self._link:
-            with suppress(BrokerDown):
-                await self._answer(self._link.unsubscribe(channel))
+        await self._link.unsubscribe(channel)
 
     async def sync(self) -> None:
         """Publish a marker and wait to hear it: Redis keeps the order of what it passes on.
@@ -125,11 +118,9 @@ class RedisBroker(Broker):
         nothing to pass on; one that is back is waited for. Raises `BrokerDown` if Redis is there
         and does not answer.
         """
-        with suppress(RedisGone):
-            while self._listener and not await self._hears_itself():
-                pass  # the link broke meanwhile
+        await self._link.sync()
         while reading := self._being_read():
-            await self._answer(asyncio.wait(reading))
+            await self.answer(asyncio.wait(reading))
 
     async def hears_itself(self, seconds: float) -> bool:
         """Whether a marker comes back: neither a frozen Redis nor a dead listener can pretend to.
@@ -138,23 +129,9 @@ class RedisBroker(Broker):
         """
         try:
             async with asyncio.timeout(seconds):
-                return await self._hears_itself()
+                return await self._link.hears_itself()
         except (TimeoutError, BrokerDown):
             return False
-
-    async def _hears_itself(self) -> bool:
-        """Whether a marker comes back; not so if the link breaks before it does."""
-        if not self._link:
-            await self._answer(self._redis.ping())
-            for channel in sorted(self._wanted):
-                await self._answer(asyncio.shield(self._confirmation(channel)))
-        marker = b"sync %d" % next(self._sync_ids)
-        heard = self._syncs[marker] = asyncio.get_running_loop().create_future()
-        try:
-            await self._say(self._own_channel, marker)
-            return await self._answer(heard)
-        finally:
-            del self._syncs[marker]
 
     @abstractmethod
     def _hear(self, game: str, message: bytes) -> None:
@@ -163,133 +140,134 @@ class RedisBroker(Broker):
     def _subscribed(self, game: str) -> None:
         """The game's channel is listened to, for the first time or again."""
 
-    async def _say(self, channel: str, message: bytes) -> int:
-        """PUBLISH; the number of subscribers that Redis has handed it to."""
-        return await self._ask(lambda: self._redis.publish(channel, message))
+    # Names, and the nodes that have them
 
-    async def _ask(self, command: Callable[[], Awaitable[_T]]) -> _T:
+    @property
+    def _is_sharded(self) -> bool:
+        return isinstance(self._redis, ShardedRedis)
+
+    def _new_link(self, own_channel: str) -> Link | ShardedLink:
+        if isinstance(self._redis, ShardedRedis):
+            return ShardedLink(self._redis, own_channel, self, server=self._server)
+        return Link(self._redis, own_channel, self, server=self._server)
+
+    def _channel(self, game: str) -> str:
+        """The braces keep it, on a Redis Cluster, on the node of the game's keys."""
+        slot = f"{{{game}}}:" if self._is_sharded else ""
+        return f"{self._prefix}{slot}game:{game}"
+
+    def _node(self, name: str) -> Address | None:
+        """Which node of a cluster has a channel, or a game."""
+        return self._redis.owner(name) if isinstance(self._redis, ShardedRedis) else None
+
+    @property
+    def _verb(self) -> str:
+        """The command with which a script publishes."""
+        return "SPUBLISH" if self._is_sharded else "PUBLISH"
+
+    # Asking
+
+    async def say(self, channel: str, message: bytes) -> int:
+        """PUBLISH; the number of subscribers that Redis has handed it to."""
+        return await self._ask(channel, lambda: self._redis.publish(channel, message))
+
+    async def _ask(self, channel: str, command: Callable[[], Awaitable[_T]]) -> _T:
         """What Redis answers to a command whose place in the order matters.
 
         One at a time: on two connections, a second event may overtake the first.
         """
 
         async def in_turn() -> _T:
-            async with self._turn:
+            async with self._turns[self._node(channel)]:
                 return await command()
 
-        return await self._answer(in_turn())
+        return await self.answer(in_turn())
 
-    async def _insist(self, command: Callable[[], Awaitable[_T]]) -> _T | None:
+    async def _insist(self, game: str, command: Callable[[], Awaitable[_T]]) -> _T | None:
         """What Redis answers in the end; None if the link is lost, whose return begins it anew."""
         pause = FIRST_PAUSE
         while True:
             try:
-                return await self._answer(command())
+                return await self.answer(command())
             except BrokerDown:
-                if self._link is None:
+                if not self._link.reaches(self._channel(game)):
                     return None
                 await asyncio.sleep(random.uniform(0, pause))
                 pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _listen(self) -> None:
-        """Keep a link to Redis for as long as the server lives, and relay what comes through it."""
-        pause = FIRST_PAUSE
-        while True:
-            try:
-                async with self._redis.pubsub() as link:
-                    asked: set[str] = set()
-                    while missing := self._wanted - asked:  # more may be wanted meanwhile
-                        await link.subscribe(*sorted(missing))
-                        asked |= missing
-                    self._link = link
-                    pause = FIRST_PAUSE
-                    while self._arrive(await link.get_message(timeout=None)):
-                        pass
-                    await link.unsubscribe()  # or the fake Redis would keep events for this link
-                    raise ConnectionError(f"more than {BYTES_WAITING} bytes waited for this server")
-            except Exception as error:  # whatever it is, this server must not stay deaf
-                had_a_link = self._link is not None
-                self._lose_link()
-                await self.gate.passed()
-                if had_a_link:
-                    self._record("disconnect", reason=str(error))
-            finally:
-                self._lose_link()
-            await asyncio.sleep(random.uniform(0, pause))  # so that servers do not return in step
-            await self.gate.passed()
-            pause = min(2 * pause, LONGEST_PAUSE)
-
-    def _arrive(self, message: dict[str, Any] | None) -> bool:
-        """Take a message now or, while the server stands still, let it wait if there is room."""
-        if message is None:
-            return True
-        event = message["data"] if message["type"] == "message" else b""
-        self._waiting = self._waiting + len(event) if self.gate.is_shut else 0
-        if self._waiting > BYTES_WAITING:
-            return False
-        self.gate.call(self._take, message)
-        return True
-
-    def _take(self, message: dict[str, Any]) -> None:
-        channel = message["channel"].decode()
-        if message["type"] == "subscribe":
-            self._confirm(channel)
-        elif message["type"] != "message":
-            return
-        elif channel == self._own_channel:
-            heard = self._syncs.get(message["data"])
-            if heard and not heard.done():
-                heard.set_result(True)
-        elif channel in self._wanted:
-            self._hear(channel.removeprefix(self._game_prefix), message["data"])
-
-    def _confirm(self, channel: str) -> None:
-        confirmation = self._confirmation(channel)
-        if not confirmation.done():
-            confirmation.set_result(None)
-        if channel == self._own_channel:
-            return
-        self._record("subscribe", channel)
-        if channel in self._confirmed_before:
-            self._record("gap", channel)
-        self._confirmed_before.add(channel)
-        self._subscribed(channel.removeprefix(self._game_prefix))
-
-    def _confirmation(self, channel: str) -> asyncio.Future[None]:
-        if self._listener is None:
-            raise RedisGone("this server has stopped")
-        if channel not in self._confirmed:
-            self._confirmed[channel] = asyncio.get_running_loop().create_future()
-        return self._confirmed[channel]
-
-    def _lose_link(self) -> None:
-        self._link = None
-        for channel in [c for c, confirmation in self._confirmed.items() if confirmation.done()]:
-            del self._confirmed[channel]
-        for heard in self._syncs.values():
-            if not heard.done():
-                heard.set_result(False)  # it will not come any more
-
-    async def _answer(self, answer: Awaitable[_T]) -> _T:
+    async def answer(self, answer: Awaitable[_T]) -> _T:
         """What Redis answers; a server that stands still learns of it when it goes on."""
         try:
-            result = await self._in_time(answer)
+            result = await self.in_time(answer)
         except BrokerDown:
             await self.gate.passed()
             raise
         await self.gate.passed()
         return result
 
-    async def _in_time(self, answer: Awaitable[_T]) -> _T:
+    async def in_time(self, answer: Awaitable[_T]) -> _T:
         """What Redis answers. Raises `BrokerDown` if it is not there or does not answer."""
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 return await answer
         except TimeoutError as error:
-            what = "has not answered" if self._link else "has been out of reach"
+            what = "has not answered" if self._link.is_up else "has been out of reach"
             raise BrokerDown(f"Redis {what} for {ANSWER_TIMEOUT:g} s") from error
+        except (MovedError, ClusterCrossSlotError) as error:
+            raise BrokerDown(
+                "Redis is one node of a cluster: redis+cluster:// is for all"
+            ) from error
         except (RedisError, OSError) as error:
             raise RedisGone(f"Redis is out of reach: {error}") from error
+
+    # What the link tells
+
+    def arrive(self, link: Link, message: dict[str, Any]) -> bool:
+        """Take a message now or, while the server stands still, let it wait if there is room."""
+        event = message["data"] if message["type"] in ("message", "smessage") else b""
+        self._waiting = self._waiting + len(event) if self.gate.is_shut else 0
+        if self._waiting > BYTES_WAITING:
+            return False
+        self.gate.call(link.take, message)
+        return True
+
+    def heard(self, channel: str, message: bytes) -> None:
+        """A message has come, if only for a game that has just ended here."""
+        self.received += 1
+        if channel in self._games_heard:
+            self._hear(self._games_heard[channel], message)
+
+    def confirmed(self, channel: str) -> None:
+        """The channel is listened to; if it was before, something may have been missed."""
+        confirmation = self.confirmation(channel)
+        if not confirmation.done():
+            confirmation.set_result(None)
+        if channel not in self._games_heard:
+            return  # it is this server's own
+        self._record("subscribe", channel)
+        if channel in self._confirmed_before:
+            self._record("gap", channel)
+        self._confirmed_before.add(channel)
+        self._subscribed(self._games_heard[channel])
+
+    def confirmation(self, channel: str) -> asyncio.Future[None]:
+        """Set once the channel is listened to. Raises `RedisGone` if this server has stopped."""
+        if not self._runs:
+            raise RedisGone("this server has stopped")
+        if channel not in self._confirmed:
+            self._confirmed[channel] = asyncio.get_running_loop().create_future()
+        return self._confirmed[channel]
+
+    def lost(self, channels: Collection[str]) -> None:
+        """These channels are not listened to any more."""
+        for channel in channels:
+            if channel in self._confirmed and self._confirmed[channel].done():
+                del self._confirmed[channel]
+
+    def disconnected(self, channels: Collection[str], reason: str) -> None:
+        """It was noticed: of one Redis, for all; of a node of a cluster, for these."""
+        for channel in sorted(channels) if self._is_sharded else [""]:
+            self._record("disconnect", channel, reason=reason)
 
     def _record(self, kind: Kind, channel: str = "", **data: Any) -> None:
         if self._trace is not None:

@@ -25,6 +25,7 @@ from wsdemo.brokers.base import Receipt, Resumption, reason_of_gap
 from wsdemo.brokers.epochs import EPOCHS
 from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entries
 from wsdemo.protocol import Position
+from wsdemo.redis_shards import ShardedRedis
 from wsdemo.trace import Trace
 
 __all__ = ["StreamBroker"]
@@ -44,7 +45,8 @@ end
 """
 )
 
-# ... the event's id, the event, how many are kept, the channel of those to wake.
+# KEYS: also the channel of those to wake. ... the event's id, the event, how many are kept, and the
+# command that publishes.
 _STORE = (
     _EPOCH
     + """
@@ -54,7 +56,7 @@ seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
 redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], string.format('%d-0', seq), 'event', ARGV[3])
 redis.call('ZADD', KEYS[3], seq, ARGV[2])
 redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', seq - tonumber(ARGV[4]))
-redis.call('PUBLISH', ARGV[5], string.format('%s %d ', epoch, seq) .. ARGV[3])
+redis.call(ARGV[5], KEYS[4], string.format('%s %d ', epoch, seq) .. ARGV[3])
 return {epoch, seq, 1, redis.call('XLEN', KEYS[2])}
 """
 )
@@ -115,7 +117,7 @@ class StreamBroker(RedisBroker):
 
     def __init__(
         self,
-        redis: Redis,
+        redis: Redis | ShardedRedis,
         *,
         server: str,
         prefix: str = "",
@@ -136,9 +138,10 @@ class StreamBroker(RedisBroker):
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """Add the event to the stream, unless one of this name is there, and wake the servers."""
-        channel = self._game_prefix + game
-        arguments = (secrets.token_hex(8), event, payload, self._history, channel)
-        epoch, seq, is_new, kept = await self._ask(lambda: self._store(self._keys(game), arguments))
+        channel = self._channel(game)
+        keys = [*self._keys(game), channel]
+        arguments = (secrets.token_hex(8), event, payload, self._history, self._verb)
+        epoch, seq, is_new, kept = await self._ask(channel, lambda: self._store(keys, arguments))
         return Receipt(None, Position(epoch.decode(), int(seq)), bool(is_new), int(kept))
 
     async def subscribe(self, game: str) -> None:
@@ -146,7 +149,7 @@ class StreamBroker(RedisBroker):
         await super().subscribe(game)
         here = self._games.setdefault(game, _Game())
         if here.position is None:
-            page = await self._answer(self._page(game, None, 0))
+            page = await self.answer(self._page(game, None, 0))
             if here.position is None:  # nobody was quicker
                 here.position = page.end
                 self._hear_what_waits(game, here)
@@ -163,11 +166,11 @@ class StreamBroker(RedisBroker):
         here = self._games[game]
         if since is None:
             return Resumption(here.position)
-        page = await self._answer(self._page(game, since, PAGE))
+        page = await self.answer(self._page(game, since, PAGE))
         while not _has_come_to(page.start, here.position):
             await super().subscribe(game)  # the link may not have returned yet
-            await self._answer(asyncio.shield(self._catch_up(game)))
-            page = await self._answer(self._page(game, since, PAGE))
+            await self.answer(asyncio.shield(self._catch_up(game)))
+            page = await self.answer(self._page(game, since, PAGE))
         relayed = here.position.seq if here.position else 0
         missed = [(seq, event) for seq, event in page.events if seq <= relayed]
         return Resumption(
@@ -223,7 +226,9 @@ class StreamBroker(RedisBroker):
     async def _read_on(self, game: str, here: _Game) -> None:
         is_behind = True
         while is_behind and here.position:
-            page = await self._insist(lambda: self._page(game, here.position, PAGE, mine=True))
+            page = await self._insist(
+                game, lambda: self._page(game, here.position, PAGE, mine=True)
+            )
             is_behind = page is not None and self._go_on(game, here, here.position, page)
         here.reading = None
         self._hear_what_waits(game, here)
@@ -243,7 +248,7 @@ class StreamBroker(RedisBroker):
     ) -> _Page:
         since = since or Position("none", 0)
         arguments = (secrets.token_hex(8), since.epoch, since.seq, count, int(mine))
-        async with self._reads:
+        async with self._reads[self._node(game)]:
             answer = await self._read(self._keys(game), arguments)
         epoch, seq, holds, lost, events = answer
         end = Position(epoch.decode(), int(seq))
