@@ -1,10 +1,10 @@
-"""Clients that lose their server and come back: all of them, spread out or not, over real sockets."""
+"""Clients that lose their server and come back, spread out or not, over real sockets."""
 
 from __future__ import annotations
 
 import asyncio
 import gc
-from itertools import islice
+from itertools import islice, pairwise
 
 import pytest
 
@@ -35,12 +35,10 @@ class TestARollingRestart:
         """However long the clients take, nobody is away when the next server drains."""
         steps: list[float] = []
         run = await within(
-            rolling_restart(
-                clients=10, apart=0.0, back_off=evenly(0.05), progress=steps.append
-            )
+            rolling_restart(clients=10, apart=0.0, back_off=evenly(0.05), progress=steps.append)
         )
         drained = [moment for moment, _ in run.marks]
-        assert all(later - earlier >= 0.05 for earlier, later in zip(drained, drained[1:]))
+        assert all(later - earlier >= 0.05 for earlier, later in pairwise(drained))
         assert steps == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
 
     async def test_the_only_server_can_be_restarted(self) -> None:
@@ -79,7 +77,7 @@ async def test_more_clients_than_sockets_are_refused(clients: int) -> None:
 async def test_it_can_be_cancelled() -> None:
     """Whatever it was doing, nothing of it is left."""
     before = asyncio.all_tasks()
-    for turns in (1, 20, 200, 2000):
+    for turns in (1, 10, 30, 60, 90, 100, 105, 110, 200):
         task = asyncio.create_task(rolling_restart(clients=10, apart=0.0))
         for _ in range(turns):
             await asyncio.sleep(0)

@@ -11,7 +11,7 @@ import random
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 
-from wsdemo.brokers import Broker, PubSubBroker
+from wsdemo.brokers import PubSubBroker
 from wsdemo.measured import Channels, Received
 from wsdemo.redis_backend import RedisBackend, redis_backend
 
@@ -78,7 +78,7 @@ async def _counted(
         return count
 
     async with AsyncExitStack() as running:
-        brokers: list[Broker] = []
+        brokers: list[PubSubBroker] = []
         for server in range(servers):
             broker = PubSubBroker(
                 backend.client(), server=f"S{server}", prefix=f"{backend.prefix}crowd:"

@@ -49,7 +49,11 @@ def _received(ax: Axes, found: Sequence[Received], games: int) -> None:
     line = [1 + step / 20 for step in range(20 * (most - 1) + 1)]
     ax.plot([1, most], [1, 1], color=ALL, linewidth=1.5, alpha=0.5)
     ax.plot(
-        line, [servers_of_a_game(s, players) / s for s in line], color=GAME, linewidth=1.5, alpha=0.5
+        line,
+        [servers_of_a_game(s, players) / s for s in line],
+        color=GAME,
+        linewidth=1.5,
+        alpha=0.5,
     )
     for each in found:
         own = each.channels == "game"
@@ -112,9 +116,7 @@ def _arrivals(ax: Axes, run: Arrivals) -> None:
     )
     for moment, what in run.marks:
         ax.axvline(moment, color=QUIET, linewidth=1, linestyle=":")
-        ax.text(
-            moment, 0.97, f" {what}", fontsize=9, color=QUIET, va="top", transform=_beside(ax)
-        )
+        ax.text(moment, 0.97, f" {what}", fontsize=9, color=QUIET, va="top", transform=_beside(ax))
     ax.set_title(run.title, fontsize=12, color=INK, loc="left")
     _quiet(ax)
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AsyncExitStack
 
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
@@ -101,6 +102,7 @@ class _Fleet(Lifetime):
         self.arrivals = Arrivals(title, clients)
         self._names = names
         self._back_off = back_off
+        self._running = AsyncExitStack()
         self._servers: dict[str, GameServer] = {}
         self._ready: list[str] = []
         self._turns = itertools.count()
@@ -125,9 +127,10 @@ class _Fleet(Lifetime):
 
     async def stop(self) -> None:
         """End clients and servers."""
-        await asyncio.gather(*(end(client) for client in self._clients))
-        for server in self._servers.values():
-            await server.stop()
+        try:
+            await asyncio.gather(*(end(client) for client in self._clients))
+        finally:
+            await self._running.aclose()
 
     def mark(self, what: str) -> None:
         """Note that this happens now; the first is the beginning of time."""
@@ -165,7 +168,7 @@ class _Fleet(Lifetime):
 
     async def _open(self, name: str, port: int) -> None:
         server = GameServer(name, LocalBroker(), port=port)
-        await server.start()
+        await self._running.enter_async_context(server)
         self._servers[name] = server
         if name not in self._ready:
             self._ready.append(name)
