@@ -92,6 +92,11 @@ class TestUsage:
         assert (used.received, used.deliveries) == (20, 20)
         assert (used.redis_in, used.redis_out) == (20, 40)
 
+    def test_the_busier_direction_of_the_network_counts(self) -> None:
+        """With one channel for all, more may come in from Redis than goes out to players."""
+        used = usage(Load(12, 20, games=12, size=32), COSTS, servers=4, channels="all")
+        assert used.network == pytest.approx((5 + 20) * (32 + OVERHEAD))
+
     def test_one_game_makes_the_channels_equal(self) -> None:
         """If all are in one game, and it is on every server, its channel is one for all."""
         load = Load(10_000, 50, games=1)
@@ -184,6 +189,17 @@ class TestPlan:
         price = costs(kept=0.002, memory=1.0)
         assert plan(Load(100, 0, 1), price, machine(cores=1, memory=250)).first == "memory"
         assert plan(Load(100, 0, 1), price, machine(cores=1, memory=750)).first == "CPU"
+
+    def test_what_comes_first_is_of_all_servers_together(self) -> None:
+        """Work for five servers is more than work for two Redis nodes, though each is full."""
+        load, price = Load(1000, 100, 100), costs(kept=0.005, redis_publish=0.02)
+        assert plan(load, price, machine(cores=1.0)).first == "CPU"
+        assert plan(load, price, machine(cores=5.0)).first == "Redis"
+
+    def test_redis_has_the_same_margin(self) -> None:
+        """Half a thread of which 0.6 is to be used is more than 0.8 of what a server is to do."""
+        load, price = Load(1000, 100, 100), costs(kept=0.48e-3, redis_publish=0.005)
+        assert plan(load, price, machine(cores=1.0, full=0.6)).first == "Redis"
 
     def test_it_says_what_it_has_found(self) -> None:
         """As plain text: the load, a line for each resource, and what each server does."""

@@ -6,7 +6,7 @@ import pytest
 
 from tests.conftest import within
 from wsdemo.capacity import servers_of_a_game
-from wsdemo.crowd import messages_received, placed
+from wsdemo.crowd import messages_on_a_cluster, messages_received, placed
 
 
 class TestPlaced:
@@ -48,13 +48,25 @@ async def test_one_channel_for_all_brings_everything_to_everyone(redis: str) -> 
 
 
 async def test_what_is_counted_is_what_chance_makes() -> None:
-    """Of 400 games of two on four servers, a server receives 1 - (3/4)² of the events."""
-    [_, own] = await within(messages_received([4], [400], 800, 400, redis="fake"))
-    assert own.share == pytest.approx(servers_of_a_game(4, 2) / 4, abs=0.03)
+    """Of 200 games of two on four servers, a server receives 1 - (3/4)² of the events."""
+    [_, own] = await within(messages_received([4], [200], 400, 200, redis="fake"))
+    assert own.share == pytest.approx(servers_of_a_game(4, 2) / 4, abs=0.04)
+
+
+async def test_a_cluster_spreads_channels_and_not_one_channel() -> None:
+    """What a server receives is the same; what is published is on one node, or on all three."""
+    everywhere, own = await within(messages_on_a_cluster(2, 30, 60, 60), patience=30)
+    assert list(everywhere.by_server) == [60, 60]
+    assert sorted(everywhere.by_node) == [0, 0, 60]
+    homes = placed(2, 30, 60)
+    assert list(own.by_server) == [2 * sum(n in home for home in homes) for n in range(2)]
+    assert sum(own.by_node) == 60
+    assert all(count % 2 == 0 for count in own.by_node)  # of each game two events
+    assert min(own.by_node) > 0
 
 
 @pytest.mark.parametrize("games", [[0], [5, 11]])
 async def test_a_game_without_players_is_refused(games: list[int]) -> None:
     """It would be nowhere."""
     with pytest.raises(ValueError, match="each game has at least one"):
-        await messages_received(games=games, players=10)
+        await messages_received([1], games, players=10, redis="fake")

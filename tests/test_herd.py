@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from itertools import islice, pairwise
+from collections.abc import Iterator
+from itertools import islice, pairwise, repeat
 
 import pytest
 
@@ -40,6 +41,20 @@ class TestARollingRestart:
         drained = [moment for moment, _ in run.marks]
         assert all(later - earlier >= 0.05 for earlier, later in pairwise(drained))
         assert steps == [pytest.approx(1 / 3), pytest.approx(2 / 3), 1.0]
+
+    async def test_who_was_let_in_begins_anew(self) -> None:
+        """Each time that it was connected, a client's back-off starts from its beginning."""
+        asked = 0
+
+        def back_off() -> Iterator[float]:
+            nonlocal asked
+            asked += 1
+            return repeat(0.0)
+
+        await within(
+            rolling_restart(clients=4, servers=("A", "B"), apart=0.0, back_off=back_off)
+        )
+        assert asked == 4 + 2 + 4  # at first, after A, and after B, which then has all
 
     async def test_the_only_server_can_be_restarted(self) -> None:
         """Its clients are refused until it is there again."""

@@ -8,18 +8,18 @@ real; only the players' own connections are left out, which have no part in this
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack
 
-from wsdemo.brokers import PubSubBroker
+from wsdemo.brokers import OneChannelBroker, PubSubBroker
 from wsdemo.measured import Channels, Received
 from wsdemo.redis_backend import RedisBackend, redis_backend
+from wsdemo.redis_cluster import EmbeddedRedisCluster
 
-__all__ = ["messages_received", "placed"]
+__all__ = ["messages_on_a_cluster", "messages_received", "placed"]
 
-ALL = "all"  # the channel of all games, where they share one
 EVENT = b"x" * 100
-CHANNELS: tuple[Channels, ...] = ("all", "game")
+BROKERS: dict[Channels, type[PubSubBroker]] = {"all": OneChannelBroker, "game": PubSubBroker}
 
 Progress = Callable[[float], None]
 """Is told how much is done, from 0 to 1."""
@@ -39,7 +39,7 @@ def placed(servers: int, games: int, players: int, seed: int = 1) -> list[set[in
 
 async def messages_received(
     servers: Sequence[int] = (1, 2, 4, 8),
-    games: Sequence[int] = (1, 10, 50, 200),
+    games: Sequence[int] = (1, 50, 200),
     players: int = 400,
     events: int = 100,
     *,
@@ -52,50 +52,73 @@ async def messages_received(
     games and with one for each, on the Redis that `redis_backend` gives for this choice. Raises
     `ValueError` for a game without players, and what the backend and the brokers raise.
     """
-    if not 1 <= max(games) <= players:
-        raise ValueError(f"{players} players in {max(games)} games: each game has at least one")
-    cases = [(count, some, each) for count in servers for some in games for each in CHANNELS]
+    cases = [(count, some, each) for count in servers for some in games for each in BROKERS]
     found = []
     async with redis_backend(redis) as backend:
         for number, (count, some, channels) in enumerate(cases):
-            homes = placed(count, some, players)
-            by_server = await _counted(backend, channels, homes, count, events)
-            found.append(Received(channels, some, players, events, by_server))
+            found.append(await _received(backend, channels, count, some, players, events))
             progress((number + 1) / len(cases))
     return found
 
 
-async def _counted(
-    backend: RedisBackend, channels: Channels, homes: list[set[int]], servers: int, events: int
-) -> list[int]:
-    """How many events each server received, of events that are said in each game in turn."""
-    received = [0] * servers
+async def messages_on_a_cluster(
+    servers: int = 8, games: int = 200, players: int = 400, events: int = 100
+) -> list[Received]:
+    """The same for one number of each, on a Redis Cluster of three nodes, which starts in seconds.
 
-    def counter(server: int) -> Callable[..., None]:
-        def count(*event: object) -> None:
-            received[server] += 1
-
-        return count
-
+    What was published on each node is its own count. Raises `RedisUnavailable` where there is no
+    server to run, and what `messages_received` does.
+    """
     async with AsyncExitStack() as running:
-        brokers: list[PubSubBroker] = []
+        cluster = await running.enter_async_context(EmbeddedRedisCluster())
+        backend = await running.enter_async_context(redis_backend(cluster.url))
+        nodes = [
+            await running.enter_async_context(cluster.client(number))
+            for number in range(len(cluster.ports))
+        ]
+
+        async def published() -> list[int]:
+            stats = [await node.info("commandstats") for node in nodes]
+            return [each.get("cmdstat_spublish", {}).get("calls", 0) for each in stats]
+
+        return [
+            await _received(backend, channels, servers, games, players, events, published)
+            for channels in BROKERS
+        ]
+
+
+async def _received(
+    backend: RedisBackend,
+    channels: Channels,
+    servers: int,
+    games: int,
+    players: int,
+    events: int,
+    published: Callable[[], Awaitable[list[int]]] | None = None,
+) -> Received:
+    """What each server received, and, if they can be asked, what the nodes of a cluster took."""
+    if not 1 <= games <= players:
+        raise ValueError(f"{players} players in {games} games: each game has at least one")
+    homes = placed(servers, games, players)
+    before = await published() if published else []
+    async with AsyncExitStack() as running:
+        brokers = []
         for server in range(servers):
-            broker = PubSubBroker(
-                backend.client(), server=f"S{server}", prefix=f"{backend.prefix}crowd:"
+            broker = BROKERS[channels](
+                backend.broker_client(), server=f"S{server}", prefix=f"{backend.prefix}crowd:"
             )
-            await broker.start(counter(server))
             running.push_async_callback(broker.stop)
+            await broker.start(lambda *event: None)
             brokers.append(broker)
         for game, home in enumerate(homes):
             for server in home:
-                await brokers[server].subscribe(_channel(channels, game))
+                await brokers[server].subscribe(f"game {game}")
         for event in range(events):
-            game = event % len(homes)
-            await brokers[min(homes[game])].publish(_channel(channels, game), EVENT, "")
+            game = event % games
+            await brokers[min(homes[game])].publish(f"game {game}", EVENT)
+        after = await published() if published else []
         for broker in brokers:
-            await broker.sync()
-    return received
-
-
-def _channel(channels: Channels, game: int) -> str:
-    return ALL if channels == "all" else f"game {game}"
+            await broker.sync()  # which is a message of its own, not counted
+    by_server = [broker.received for broker in brokers]
+    by_node = [late - early for early, late in zip(before, after, strict=True)]
+    return Received(channels, games, players, events, by_server, by_node)

@@ -22,6 +22,8 @@ class Received:
     """Of all games together."""
     events: int
     by_server: Sequence[int]
+    by_node: Sequence[int] = ()
+    """How many were published on each node, where Redis is a cluster."""
 
     @property
     def servers(self) -> int:
