@@ -18,12 +18,12 @@ from wsdemo.brokers import PubSubBroker
 from wsdemo.capacity import Costs
 from wsdemo.protocol import Event, Join, Send, Sync, Synced, decode_from_server, encode
 from wsdemo.redis_backend import EmbeddedRedis
-from wsdemo.serve import PREFIX
 from wsdemo.server_cost import Meter
 from wsdemo.stand_alone import StandAloneServer
 
 __all__ = ["measured_costs"]
 
+PREFIX = "wsdemo:"  # of the channels of a server that stands alone
 PUBLISHED = 1000  # that Redis is measured by, for nobody and for so many subscribers
 SUBSCRIBERS = 8
 EVENTS = 300  # that the server is measured by, as each of the following
