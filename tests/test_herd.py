@@ -51,9 +51,7 @@ class TestARollingRestart:
             asked += 1
             return repeat(0.0)
 
-        await within(
-            rolling_restart(clients=4, servers=("A", "B"), apart=0.0, back_off=back_off)
-        )
+        await within(rolling_restart(clients=4, servers=("A", "B"), apart=0.0, back_off=back_off))
         assert asked == 4 + 2 + 4  # at first, after A, and after B, which then has all
 
     async def test_the_only_server_can_be_restarted(self) -> None:

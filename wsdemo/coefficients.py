@@ -1,4 +1,4 @@
-"""The coefficients of the capacity model, measured here: what a server and Redis use for one of each.
+"""The coefficients of the capacity model, measured: what a server and Redis use for one of each.
 
 One server is a process of its own, on a Redis of its own. Both say how much time of a core they
 have used, before and after so many of one thing. It all goes over loopback: a network card, TLS and
@@ -7,7 +7,6 @@ a proxy in front would cost more, and none of them is in here.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 
@@ -87,9 +86,7 @@ class _Crowd:
         """Let more connect and join, so that they are so many."""
         for number in range(len(self._players), size):
             player = await self._running.enter_async_context(
-                connect(
-                    self._url, proxy=None, compression=None, ping_interval=None, max_queue=None
-                )
+                connect(self._url, proxy=None, compression=None, ping_interval=None, max_queue=None)
             )
             game = "alone" if number < ALONE else "together" if number <= TOGETHER else "others"
             await player.send(encode(Join(game, f"P{number}")), text=True)

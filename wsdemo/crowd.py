@@ -41,7 +41,7 @@ async def messages_received(
     servers: Sequence[int] = (1, 2, 4, 8),
     games: Sequence[int] = (1, 50, 200),
     players: int = 400,
-    events: int = 100,
+    events: int = 50,
     *,
     redis: str | None = None,
     progress: Progress = lambda share: None,
@@ -62,7 +62,7 @@ async def messages_received(
 
 
 async def messages_on_a_cluster(
-    servers: int = 8, games: int = 200, players: int = 400, events: int = 100
+    servers: int = 8, games: int = 200, players: int = 400, events: int = 50
 ) -> list[Received]:
     """The same for one number of each, on a Redis Cluster of three nodes, which starts in seconds.
 

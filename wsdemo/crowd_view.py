@@ -132,7 +132,13 @@ def _arrivals(ax: Axes, run: Arrivals) -> None:
         legend = [("let in", LET_IN, 0.99), ("refused", REFUSED, 0.91)]
         for words, colour, x_end in legend:
             ax.text(
-                x_end, 1.03, words, fontsize=12, color=colour, weight="bold", ha="right",
+                x_end,
+                1.03,
+                words,
+                fontsize=12,
+                color=colour,
+                weight="bold",
+                ha="right",
                 transform=ax.transAxes,
             )
     _quiet(ax)
@@ -191,8 +197,15 @@ def _capacity(ax: Axes, plans: Sequence[Plan]) -> str:
             said.append(f"{name}: no number is enough beyond {x[-1]:,} connections")
         text = f" {name}: the end" if ends else f" {name}"
         ax.annotate(
-            text, (x[-1], y[-1]), (8, 0), textcoords="offset points", fontsize=12, color=colour,
-            va="center", weight="bold", annotation_clip=False,
+            text,
+            (x[-1], y[-1]),
+            (8, 0),
+            textcoords="offset points",
+            fontsize=12,
+            color=colour,
+            va="center",
+            weight="bold",
+            annotation_clip=False,
         )
     ax.set_xscale("log")
     ax.set_yscale("log")

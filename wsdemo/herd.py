@@ -45,10 +45,10 @@ def jittered(first: float = 0.1, longest: float = 1.0) -> BackOff:
 async def rolling_restart(
     title: str = "a rolling restart",
     *,
-    clients: int = 150,
+    clients: int = 120,
     servers: Sequence[str] = ("A", "B", "C"),
     over: float = 0.0,
-    apart: float = 0.5,
+    apart: float = 0.3,
     back_off: BackOff | None = None,
     progress: Progress = lambda share: None,
 ) -> Arrivals:
@@ -74,7 +74,7 @@ async def rolling_restart(
 async def crash(
     title: str = "a crash",
     *,
-    clients: int = 90,
+    clients: int = 60,
     away: float = 0.3,
     back_off: BackOff | None = None,
     progress: Progress = lambda share: None,

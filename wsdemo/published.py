@@ -1,4 +1,4 @@
-"""What others have published of large systems, beside what the capacity model makes of their set-up.
+"""What others have published of large systems, beside what the capacity model makes of them.
 
 Only figures that their authors give; what they leave open, and is assumed here, is said.
 """
