@@ -59,7 +59,7 @@ class TestArrivals:
         other = Arrivals("in between", 5, came=[0.3, 0.4], refused=[0.11, 0.12, 0.13])
         picture = arrivals_picture(first, other)
         assert size(picture)[1] > 300
-        assert picture.axes[0].get_ylim() == picture.axes[1].get_ylim()
+        assert picture.axes[0].get_ylim() == picture.axes[1].get_ylim() == (0, 1.35 * 5)
         assert {"5", " A drains", "3", "refused", "let in"} <= set(texts(picture))
         assert repr(picture) == f"{first}\n{other}"
 
