@@ -16,6 +16,7 @@ import wsdemo
 PACKAGE = Path(wsdemo.__file__).parent
 
 LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits", "cost", "placement"} | {
+    *("capacity", "measured"),
     *("changes", "channel", "child", "gate", "lifetime", "ports", "redis_process", "redis_shards"),
 }
 LINKS = {"brokers.link", "brokers.sharded"}
@@ -44,9 +45,10 @@ WIRING = {
     "stand_alone",
     "server_cost",
     "balancing",
+    *("crowd", "herd", "coefficients"),
 }
 VIEWS = {"ledger", "story", "picture", "space_time", "page", "stage"} | {
-    *("wire_view", "cost_view", "placement_view")
+    *("wire_view", "cost_view", "placement_view", "crowd_view", "published")
 }
 EDGES = {"teach", "cli", "doctor", "serve", "__main__"}
 
@@ -66,6 +68,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "channel": set(),
     "limits": set(),
     "kept": set(),
+    "measured": set(),
+    "capacity": set(),
     "cost": set(),
     "placement": set(),
     "redis_process": set(),
@@ -108,6 +112,9 @@ MAY_IMPORT: dict[str, set[str]] = {
     "delays": LEAVES | ACTORS,
     "stand_alone": {"child", "lifetime"},
     "server_cost": {"cost", "protocol", "stand_alone"},
+    "crowd": LEAVES | ACTORS,
+    "herd": LEAVES | ACTORS,
+    "coefficients": LEAVES | ACTORS | {"server_cost", "stand_alone"},
     "balancing": {"balancer", "cluster", "placement"},
     # views know the trace, and each what the ones before it have made of it
     "ledger": {"trace"},
@@ -116,6 +123,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "space_time": {"trace", "ledger", "story", "picture"},
     "wire_view": {"picture", "wire"},
     "cost_view": {"picture", "cost"},
+    "crowd_view": {"picture", "measured", "capacity"},
+    "published": {"capacity"},
     "placement_view": {"picture", "placement"},
     "page": set(),
     "controls": {"trace", "ledger"},
@@ -139,6 +148,8 @@ LEAF_PACKAGES = {
     "lifetime": set[str](),
     "ports": set[str](),
     "kept": set[str](),
+    "measured": set[str](),
+    "capacity": set[str](),
     "cost": set[str](),
     "placement": set[str](),
     "redis_process": set[str](),
