@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import logging
+import time
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ GOOD = sign(SECRET, "g", "P1", 3600)
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time as the tokens see it: the one in this list."""
     now = [NOW]
-    monkeypatch.setattr(tokens.time, "time", lambda: now[0])
+    monkeypatch.setattr(time, "time", lambda: now[0])
     return now
 
 
@@ -198,35 +199,38 @@ class TestSecrets:
 class TestAServerWithASecret:
     async def test_lets_in_who_has_a_token_and_counts_who_has_none(self) -> None:
         """Each is told why, may try again, and nothing of it reaches those who play."""
-        async with game_server(join_secret=SECRET) as server:
-            async with dial(server.url) as p1, dial(server.url) as p2:
-                welcome = await p1.ask("join", game="g", player="P1", token=GOOD)
-                assert welcome["type"] == "welcome"
-                for token, why in (
-                    ("", "a token is needed"),
-                    (GOOD, "for another player"),
-                    (sign(SECRET, "h", "P2", 60), "for another player or game"),
-                    (sign(OTHER, "g", "P2", 60), "not signed"),
-                ):
-                    error = await p2.ask("join", game="g", player="P2", token=token)
-                    assert (error["type"], error["code"]) == ("error", "bad-token")
-                    assert why in error["message"]
-                token = sign(SECRET, "g", "P2", 60)
-                assert (await p2.ask("join", game="g", player="P2", token=token))["type"] == (
-                    "welcome"
-                )
-                await p1.silence()
-                assert (server.counts.tokens_refused, server.counts.joins) == (4, 2)
+        async with (
+            game_server(join_secret=SECRET) as server,
+            dial(server.url) as p1,
+            dial(server.url) as p2,
+        ):
+            welcome = await p1.ask("join", game="g", player="P1", token=GOOD)
+            assert welcome["type"] == "welcome"
+            for token, why in (
+                ("", "a token is needed"),
+                (GOOD, "for another player"),
+                (sign(SECRET, "h", "P2", 60), "for another player or game"),
+                (sign(OTHER, "g", "P2", 60), "not signed"),
+            ):
+                error = await p2.ask("join", game="g", player="P2", token=token)
+                assert (error["type"], error["code"]) == ("error", "bad-token")
+                assert why in error["message"]
+            token = sign(SECRET, "g", "P2", 60)
+            assert (await p2.ask("join", game="g", player="P2", token=token))["type"] == ("welcome")
+            await p1.silence()
+            assert (server.counts.tokens_refused, server.counts.joins) == (4, 2)
 
     async def test_does_not_let_them_be_tried_for_ever(self) -> None:
         """A token that is refused is a bad message: after some, the connection ends."""
         limits = Limits(max_bad_messages=3)
-        async with game_server(join_secret=SECRET, limits=limits) as server:
-            async with dial(server.url) as client:
-                for _ in range(3):
-                    error = await client.ask("join", game="g", player="P1", token="x.y")
-                    assert error["code"] == "bad-token"
-                assert await client.closed() == (1008, "at most 3 bad messages (max_bad_messages)")
+        async with (
+            game_server(join_secret=SECRET, limits=limits) as server,
+            dial(server.url) as client,
+        ):
+            for _ in range(3):
+                error = await client.ask("join", game="g", player="P1", token="x.y")
+                assert error["code"] == "bad-token"
+            assert await client.closed() == (1008, "at most 3 bad messages (max_bad_messages)")
 
     async def test_says_first_that_the_token_is_bad(self) -> None:
         """Who may not join does not learn who is in the game."""
@@ -244,11 +248,13 @@ class TestAServerWithASecret:
         token = GOOD if is_good else sign(OTHER, "g", "P1", 3600)
         trace = Trace()
         caplog.set_level(logging.DEBUG)
-        async with game_server(join_secret=SECRET, trace=trace) as server:
-            async with dial(server.url, logger=logging.getLogger("nobody")) as client:
-                answer = await client.ask("join", game="g", player="P1", token=token)
-                await client.say("send", id="1", body="x")
-                await client.hear()
+        async with (
+            game_server(join_secret=SECRET, trace=trace) as server,
+            dial(server.url, logger=logging.getLogger("nobody")) as client,
+        ):
+            answer = await client.ask("join", game="g", player="P1", token=token)
+            await client.say("send", id="1", body="x")
+            await client.hear()
         assert caplog.records
         logged = [record.getMessage() for record in caplog.records if record.name != "nobody"]
         for signature in (token, token.split(".")[1]):
