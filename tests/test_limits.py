@@ -329,6 +329,21 @@ async def test_what_is_no_message_has_a_rate_too(opcode: int) -> None:
         assert server.counts.limits_reached == {"max_rate": 1}
 
 
+async def test_nothing_is_made_of_what_came_after_one_frame_too_many(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In the same packet: the parts of a message of which some are lost are no message."""
+    async with game_server(limits=Limits(max_rate=2)) as server, raw(server.port) as wire:
+        await wire.upgrade()
+        join = frame(TEXT, b'{"type":"join","game":"g","player":"P1"}')
+        parts = frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * 20 + frame(CONT, b"")
+        await wire.push(parts + join)
+        assert (await wire.closed())[0] == 1008
+        await eventually(lambda: not server.calls)
+        assert server.counts.joins == 0
+    assert not [record for record in caplog.records if record.levelname != "INFO"]
+
+
 async def test_fragments_and_pings_below_the_rate_are_well() -> None:
     """They take nothing from the messages that a client may send."""
     async with game_server(limits=Limits(max_rate=20)) as server, raw(server.port) as wire:

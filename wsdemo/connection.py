@@ -97,27 +97,31 @@ class Connection(ServerConnection):
     def _hear(self, data: bytes) -> None:
         super().data_received(data)
         # What it is told is watched where it is said, to within a quarter; pongs are beyond that.
-        if self.paused and self._bytes_waiting > 1.25 * self._limits.max_waiting:
+        waiting = self.transport.get_write_buffer_size() if self.paused else 0
+        if waiting > 1.25 * self._limits.max_waiting:
             self._count("max_waiting")
             self.transport.abort()
-        if not self._hanging_up and self.protocol.close_expected():
+        if self.protocol.close_expected():
+            self._hang_up()
+
+    def _hang_up(self) -> None:
+        """Give the client a moment to do so."""
+        if self._hanging_up is None:
             self._hanging_up = self.loop.call_later(HANG_UP, self.transport.abort)
 
-    @property
-    def _bytes_waiting(self) -> int:
-        return self.transport.get_write_buffer_size()
-
     def process_event(self, event: Request | Response | Frame) -> None:
-        """Take a request or a frame, unless there are too many of those that are no messages."""
-        is_message = not isinstance(event, Frame) or (event.fin and event.opcode in WHOLE)
-        if not is_message and not self._extras.take(monotonic()):
-            if self.state is State.OPEN:
-                self._count("max_rate")
-                words = f"at most {self._limits.max_rate:g} frames a second (max_rate)"
-                self.protocol.fail(Close.POLICY, words)
-                self.send_data()
+        """Take a request or a frame, but none that is one too many, and none after that."""
+        if self._hanging_up and isinstance(event, Frame):
             return
-        super().process_event(event)
+        is_message = not isinstance(event, Frame) or (event.fin and event.opcode in WHOLE)
+        if is_message or self._extras.take(monotonic()):
+            super().process_event(event)
+        elif self.state is State.OPEN:
+            self._count("max_rate")
+            words = f"at most {self._limits.max_rate:g} frames a second (max_rate)"
+            self.protocol.fail(Close.POLICY, words)
+            self.send_data()
+            self._hang_up()
 
     async def keepalive(self) -> None:
         """Ask now and then whether the client is there, and end the connection if it is not.
