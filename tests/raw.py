@@ -14,12 +14,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
-from tests.conftest import within
+from prometheus_client.parser import text_string_to_metric_families
 
-__all__ = ["BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT", "Wire", "frame", "raw", "upgrade"]
+from tests.conftest import PATIENCE, within
+
+__all__ = [
+    *("BINARY", "CLOSE", "CONT", "PING", "PONG", "TEXT"),
+    *("Refused", "Wire", "frame", "limits_reached", "raw", "upgrade"),
+]
 
 CONT, TEXT, BINARY, CLOSE, PING, PONG = 0x0, 0x1, 0x2, 0x8, 0x9, 0xA
 NO_LINGER = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+
+
+class Refused(ConnectionError):
+    """The server has ended it; the text says how."""
 
 
 class Wire:
@@ -53,12 +62,14 @@ class Wire:
             self.is_cut = True
 
     async def upgrade(self) -> None:
-        """Ask for a WebSocket, and get it."""
+        """Ask for a WebSocket, and get it. Raises `Refused`."""
         await self.push(upgrade(self._port))
         while b"\r\n\r\n" not in self._read:
-            assert await self._more()
-        head, _, self._read = self._read.partition(b"\r\n\r\n")
-        assert head.startswith(b"HTTP/1.1 101"), head
+            if not await self._more():
+                raise Refused("cut")
+        status = self._status()
+        if status != "HTTP 101":
+            raise Refused(status)
 
     async def get(self, path: str) -> tuple[int, str]:
         """What is answered over HTTP: the status, and the text."""
@@ -73,10 +84,12 @@ class Wire:
         await self.push(frame(TEXT, json.dumps({"type": type, **fields}).encode()))
 
     async def hear(self) -> dict[str, Any]:
-        """The next message."""
+        """The next message. Raises `Refused` if the connection ends instead."""
         opcode, payload = await self._frame()
         if opcode in (PING, PONG):
             return await self.hear()
+        if opcode == CLOSE:
+            raise Refused(str(int.from_bytes(payload[:2], "big")))
         assert opcode == TEXT, (opcode, payload)
         message: dict[str, Any] = json.loads(payload)
         return message
@@ -100,6 +113,23 @@ class Wire:
                 heard.append(json.loads(found[1]))
         return heard
 
+    async def outcome(self, patience: float) -> str:
+        """How it ends: with which status or close code, or by being "cut" without a word."""
+        while await self._more(patience):
+            pass
+        if self._read.startswith(b"HTTP/"):
+            status = self._status()
+            if status != "HTTP 101":
+                return status
+        while (found := self._whole()) is not None:
+            if found[0] == CLOSE:
+                return str(int.from_bytes(found[1][:2], "big"))
+        return "cut"
+
+    def _status(self) -> str:
+        head, _, self._read = self._read.partition(b"\r\n\r\n")
+        return f"HTTP {head.split()[1].decode()}"
+
     def close(self) -> None:
         """Let go of the socket."""
         self._sock.close()
@@ -114,9 +144,9 @@ class Wire:
         self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, NO_LINGER)
         self._sock.close()
 
-    async def _more(self) -> bool:
+    async def _more(self, patience: float = PATIENCE) -> bool:
         try:
-            data = await within(asyncio.get_running_loop().sock_recv(self._sock, 2**16))
+            data = await within(asyncio.get_running_loop().sock_recv(self._sock, 2**16), patience)
         except ConnectionError:
             data = b""
         self._read += data
@@ -124,7 +154,8 @@ class Wire:
 
     async def _frame(self) -> tuple[int, bytes]:
         while (found := self._whole()) is None:
-            assert await self._more(), "the connection has ended"
+            if not await self._more():
+                raise Refused("cut")
         return found
 
     def _whole(self) -> tuple[int, bytes] | None:
@@ -149,6 +180,19 @@ async def raw(port: int, receive_buffer: int = 0) -> AsyncIterator[Wire]:
         yield wire
     finally:
         wire.close()
+
+
+async def limits_reached(port: int) -> dict[str, float]:
+    """How often each limit was reached, as Prometheus's own parser reads it in the metrics."""
+    async with raw(port) as wire:
+        status, text = await wire.get("/metrics")
+    assert status == 200
+    return {
+        sample.labels["limit"]: sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == "wsdemo_limits_reached_total"
+    }
 
 
 def frame(opcode: int, payload: bytes, *, fin: bool = True) -> bytes:

@@ -15,11 +15,10 @@ from dataclasses import fields
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from prometheus_client.parser import text_string_to_metric_families
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import dial, eventually, game_server, stream, within
-from tests.raw import CONT, PING, PONG, TEXT, Wire, frame, raw
+from tests.raw import CONT, PING, PONG, TEXT, Wire, frame, limits_reached, raw
 from wsdemo import connection as connection_module
 from wsdemo import limits as limits_module
 from wsdemo import protocol
@@ -203,7 +202,7 @@ async def test_a_limit_is_named_and_counted_and_others_go_on(name: str) -> None:
         assert not server.counts.limits_reached
         async with AsyncExitStack() as others:
             words = await reach(server, others)
-            counted = await limits_in_metrics(server.port)
+            counted = await limits_reached(server.port)
         assert f"({name})" in words
         assert server.counts.limits_reached == {name: 1}
         assert counted == {each.name: float(each.name == name) for each in fields(Limits)}
@@ -317,15 +316,17 @@ async def test_pings_without_end_fill_no_memory() -> None:
         assert server.counts.limits_reached == {"max_waiting": 1}
 
 
-@pytest.mark.parametrize("opcode", [PING, PONG, CONT], ids=["pings", "pongs", "fragments"])
-async def test_what_is_no_message_has_a_rate_too(opcode: int) -> None:
-    """Pings, pongs and fragments cost the server as much."""
+@pytest.mark.parametrize(
+    "opcode", [PING, PONG, CONT, TEXT], ids=["pings", "pongs", "fragments", "messages"]
+)
+async def test_frames_have_a_rate_too(opcode: int) -> None:
+    """Pings, pongs and fragments cost the server as much as messages; all count."""
     async with game_server(limits=Limits(max_rate=20)) as server, raw(server.port) as wire:
         await wire.upgrade()
         if opcode == CONT:
             await wire.push(frame(TEXT, b"", fin=False))
-        await wire.push(frame(opcode, b"", fin=opcode != CONT) * 101)
-        assert await wire.closed() == (1008, "at most 20 frames a second (max_rate)")
+        await wire.push(frame(opcode, b"", fin=opcode != CONT) * 201)
+        assert await wire.closed() == (1008, "at most 40 frames a second (max_rate)")
         assert server.counts.limits_reached == {"max_rate": 1}
 
 
@@ -336,7 +337,7 @@ async def test_nothing_is_made_of_what_came_after_one_frame_too_many(
     async with game_server(limits=Limits(max_rate=2)) as server, raw(server.port) as wire:
         await wire.upgrade()
         join = frame(TEXT, b'{"type":"join","game":"g","player":"P1"}')
-        parts = frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * 20 + frame(CONT, b"")
+        parts = frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * 40 + frame(CONT, b"")
         await wire.push(parts + join)
         assert (await wire.closed())[0] == 1008
         await eventually(lambda: not server.calls)
@@ -440,19 +441,6 @@ async def get(server: GameServer, path: str) -> tuple[int, str]:
     """What it answers over HTTP: the status, and the text."""
     async with raw(server.port) as wire:
         return await wire.get(path)
-
-
-async def limits_in_metrics(port: int) -> dict[str, float]:
-    """How often each limit was reached, as Prometheus's own parser reads it."""
-    async with raw(port) as wire:
-        status, text = await wire.get("/metrics")
-    assert status == 200
-    return {
-        sample.labels["limit"]: sample.value
-        for family in text_string_to_metric_families(text)
-        for sample in family.samples
-        if sample.name == "wsdemo_limits_reached_total"
-    }
 
 
 @asynccontextmanager

@@ -24,9 +24,8 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from tests.conftest import Client, dial, eventually, game_server, shown, within
-from tests.raw import CLOSE, frame, raw
+from tests.raw import CLOSE, frame, limits_reached, raw
 from tests.test_canary import ask_whether_ready
-from tests.test_limits import limits_in_metrics
 from wsdemo.brokers import LocalBroker
 from wsdemo.limits import Limits
 from wsdemo.protocol import MAX_BODY
@@ -444,7 +443,7 @@ async def test_limits_are_options() -> None:
         error = await p2.ask("join", game="g", player="P2")
         assert error["message"] == "at most 1 players of a game on this server (max_players)"
         assert (await p2.ask("join", game="h", player="P2"))["code"] == "no-such-game"
-        assert (await limits_in_metrics(int(server.url.rpartition(":")[2])))["max_players"] == 1
+        assert (await limits_reached(int(server.url.rpartition(":")[2])))["max_players"] == 1
     command = [sys.executable, "-m", "wsdemo", "serve", "--name", "A", "--broker", "none"]
     process = await asyncio.create_subprocess_exec(
         *command, "--max-message", "300000", stderr=asyncio.subprocess.PIPE
@@ -488,7 +487,7 @@ async def test_where_fewer_files_may_be_open_it_takes_fewer_connections() -> Non
             for wire in wires:
                 wire.end_writing()
             await asyncio.gather(*ends)
-        counted = await limits_in_metrics(port)
+        counted = await limits_reached(port)
         assert counted["max_connections"] == len(wires) - sockets
         async with dial(server.url) as client:
             await client.join("P1")

@@ -9,7 +9,7 @@ from typing import Any
 
 from websockets.asyncio.server import ServerConnection
 from websockets.exceptions import ConnectionClosed
-from websockets.frames import Frame, Opcode
+from websockets.frames import Frame
 from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
@@ -22,7 +22,7 @@ __all__ = ["Connection"]
 
 UNREAD = 2**18  # bytes kept for a server that stands still, from each client that talks on
 HANG_UP = 1.0  # seconds that a client has to do so after a goodbye
-WHOLE = (Opcode.TEXT, Opcode.BINARY)  # messages, unless they are fragments
+SLICE = 2**14  # bytes that are looked at before the next look at how many frames there are
 
 
 class Connection(ServerConnection):
@@ -39,7 +39,7 @@ class Connection(ServerConnection):
     """
 
     # As entries they would make the dictionary of each connection 1.3 KiB larger.
-    __slots__ = ("_count", "_extras", "_gate", "_hanging_up", "_limits", "_sockets", "_unread")
+    __slots__ = ("_count", "_frames", "_gate", "_hanging_up", "_limits", "_sockets", "_unread")
 
     def __init__(
         self,
@@ -57,7 +57,8 @@ class Connection(ServerConnection):
         self._limits = limits
         self._count = count
         self._unread = 0  # bytes that wait at the gate
-        self._extras = Allowance(limits.max_rate, monotonic())  # frames that are no messages
+        # For each message another frame, such as a ping or a fragment.
+        self._frames = Allowance(2 * limits.max_rate, monotonic())
         self._hanging_up: asyncio.TimerHandle | None = None
         fail = protocol.fail
 
@@ -95,7 +96,14 @@ class Connection(ServerConnection):
             self.transport.resume_reading()
 
     def _hear(self, data: bytes) -> None:
-        super().data_received(data)
+        """What asyncio reads at once may be 40,000 frames: nobody else would be heard meanwhile."""
+        for start in range(0, len(data), SLICE):
+            super().data_received(data[start : start + SLICE])
+            self._look_for_an_end()
+            if self._hanging_up:
+                break  # it would not be looked at
+
+    def _look_for_an_end(self) -> None:
         # What it is told is watched where it is said, to within a quarter; pongs are beyond that.
         waiting = self.transport.get_write_buffer_size() if self.paused else 0
         if waiting > 1.25 * self._limits.max_waiting:
@@ -113,12 +121,11 @@ class Connection(ServerConnection):
         """Take a request or a frame, but none that is one too many, and none after that."""
         if self._hanging_up and isinstance(event, Frame):
             return
-        is_message = not isinstance(event, Frame) or (event.fin and event.opcode in WHOLE)
-        if is_message or self._extras.take(monotonic()):
+        if isinstance(event, Request) or self._frames.take(monotonic()):
             super().process_event(event)
         elif self.state is State.OPEN:
             self._count("max_rate")
-            words = f"at most {self._limits.max_rate:g} frames a second (max_rate)"
+            words = f"at most {2 * self._limits.max_rate:g} frames a second (max_rate)"
             self.protocol.fail(Close.POLICY, words)
             self.send_data()
             self._hang_up()

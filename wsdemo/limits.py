@@ -26,7 +26,8 @@ class Limits:
     max_connections: int = _limit(10_000, "clients that are connected")
     max_players: int = _limit(1_000, "players of one game on this server")
     max_rate: float = _limit(
-        1_000.0, f"messages a second of one client, over {BURST:g} s; as many pings and fragments"
+        1_000.0,
+        f"messages a second of one client, over {BURST:g} s; twice with pings and such",
     )
     max_message: int = _limit(MAX_FRAME, "bytes in a message", most=MAX_FRAME)
     max_waiting: int = _limit(2**20, "bytes that wait for a client that does not read")
