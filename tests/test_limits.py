@@ -331,13 +331,18 @@ async def test_frames_have_a_rate_too(opcode: int) -> None:
 
 
 async def test_nothing_is_made_of_what_came_after_one_frame_too_many(
-    caplog: pytest.LogCaptureFixture,
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In the same packet: the parts of a message of which some are lost are no message."""
+    """In the same packet: the parts of a message of which some are lost are no message.
+
+    Also if there is time enough between them for one more to be allowed.
+    """
+    ticks = itertools.count(1)
+    monkeypatch.setattr(connection_module, "monotonic", lambda: next(ticks) * 0.1)
     async with game_server(limits=Limits(max_rate=2)) as server, raw(server.port) as wire:
         await wire.upgrade()
         join = frame(TEXT, b'{"type":"join","game":"g","player":"P1"}')
-        parts = frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * 40 + frame(CONT, b"")
+        parts = frame(TEXT, b"", fin=False) + frame(CONT, b"", fin=False) * 50 + frame(CONT, b"")
         await wire.push(parts + join)
         assert (await wire.closed())[0] == 1008
         await eventually(lambda: not server.calls)

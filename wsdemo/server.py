@@ -283,12 +283,7 @@ class GameServer(Lifetime):
                 is_reading = connection.transport.get_write_buffer_size() == 0
                 if connection.state is State.CONNECTING or not is_reading:
                     connection.transport.abort()  # it would not read the close
-            try:
-                async with asyncio.timeout(STRAGGLE):
-                    await server.wait_closed()
-            except TimeoutError:
-                self._cut_sockets()
-                await server.wait_closed()
+            await server.wait_closed()
         await self._broker.stop()
 
     def _cut_sockets(self) -> None:
