@@ -41,14 +41,14 @@ from wsdemo.stand_alone import StandAloneServer
 __all__ = ["ATTACKS", "Report", "fuzz"]
 
 HONEST = ("H1", "H2", "H3")
-PACE = 0.02  # seconds between two events of an honest player
+PACE = 0.05  # seconds between two events of an honest player
 TRICKLE = 0.02  # seconds between two bytes of a slow client
 HUNG = 30.0  # seconds after which an attack should long have been ended by the server
 QUIET = 15.0  # seconds in which a server lets go of what is left of the attackers
 SLACK = 2 * 2**20  # bytes by which a process may be larger for reasons of its memory's own
 FOR_A_FEW = Limits(
     max_connections=400,
-    max_rate=200,
+    max_rate=50,  # with what all of them may say, a server on one core is busy
     max_waiting=100_000,
     seconds_to_join=1.0,
     seconds_to_answer=2.0,
@@ -460,7 +460,7 @@ async def _stays_after_the_goodbye(hand: Hand) -> Wire:
     return wire
 
 
-@kind("cut", weight=2)
+@kind("cut", LATE, weight=2)
 async def _hangs_up_half(hand: Hand) -> Wire:
     """It says nothing more, and listens on."""
     wire = await hand.chance.choice([hand.wire, hand.upgraded, hand.joined])()
