@@ -17,8 +17,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from websockets.exceptions import InvalidStatus
 
-from tests.conftest import dial, eventually, game_server, stream, within
-from tests.raw import CONT, PING, PONG, TEXT, Wire, frame, limits_reached, raw
+from tests.conftest import PATIENCE, dial, eventually, game_server, stream, within
+from tests.raw import CLOSE, CONT, PING, PONG, TEXT, Refused, Wire, frame, limits_reached, raw
 from wsdemo import connection as connection_module
 from wsdemo import limits as limits_module
 from wsdemo import protocol
@@ -393,6 +393,26 @@ async def test_who_has_been_said_goodbye_to_has_to_go(
         await wire.hear_to_the_end()  # of what the server says; its own end it keeps open
         await within(server.until(lambda: not server.calls))
         await eventually(lambda: not server._sockets)
+
+
+async def test_what_was_on_its_way_to_a_server_that_says_goodbye_counts() -> None:
+    """Until the client has answered the goodbye, in however many pieces it comes."""
+    async with game_server() as server, dial(server.url) as p2, raw(server.port) as wire:
+        await p2.join("P2")
+        await wire.upgrade()
+        await wire.say("join", game="g", player="P1")
+        assert (await wire.hear())["type"] == "welcome"
+        closing = asyncio.create_task(server._games["g"].players["P1"].close(1012))
+        with pytest.raises(Refused, match="1012"):
+            await wire.hear()
+        for number in ("1", "2"):
+            await wire.say("send", id=number, body="x")
+            assert (await p2.hear())["id"] == number
+        last = frame(TEXT, b'{"type":"send","id":"3","body":"%s"}' % (b"x" * MAX_BODY))
+        await wire.push(last + frame(CLOSE, b"\x03\xf4"))
+        assert (await p2.hear())["id"] == "3"
+        assert await wire.outcome(PATIENCE) == "cut"
+        await within(closing)
 
 
 async def test_who_reads_nothing_has_to_go_though_nothing_more_is_said() -> None:

@@ -40,7 +40,10 @@ class Connection(ServerConnection):
     """
 
     # As entries they would make the dictionary of each connection 1.3 KiB larger.
-    __slots__ = ("_count", "_frames", "_gate", "_hanging_up", "_limits", "_sockets", "_unread")
+    __slots__ = (
+        *("_count", "_frames", "_gate", "_hanging_up", "_is_refused"),
+        *("_limits", "_sockets", "_unread"),
+    )
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Connection(ServerConnection):
         self._unread = 0  # bytes that wait at the gate
         # For each message another frame, such as a ping or a fragment.
         self._frames = Allowance(2 * limits.max_rate, monotonic())
+        self._is_refused = False  # it has sent one too many
         self._hanging_up: asyncio.TimerHandle | None = None
         fail = protocol.fail
 
@@ -101,8 +105,8 @@ class Connection(ServerConnection):
         for start in range(0, len(data), SLICE):
             super().data_received(data[start : start + SLICE])
             self._look_for_an_end()
-            if self._hanging_up:
-                break  # it would not be looked at
+            if self._is_refused:
+                break
 
     def _look_for_an_end(self) -> None:
         # What it is told is watched where it is said, to within a quarter; pongs are beyond that.
@@ -110,26 +114,21 @@ class Connection(ServerConnection):
         if waiting > 1.25 * self._limits.max_waiting:
             self._count("max_waiting")
             self.transport.abort()
-        if self.protocol.close_expected():
-            self._hang_up()
-
-    def _hang_up(self) -> None:
-        """Give the client a moment to do so."""
-        if self._hanging_up is None:
+        if not self._hanging_up and self.protocol.close_expected():
             self._hanging_up = self.loop.call_later(HANG_UP, self.transport.abort)
 
     def process_event(self, event: Request | Response | Frame) -> None:
         """Take a request or a frame, but none that is one too many, and none after that."""
-        if self._hanging_up and isinstance(event, Frame):
+        if self._is_refused:
             return
         if isinstance(event, Request) or self._frames.take(monotonic()):
             super().process_event(event)
-        elif self.state is State.OPEN:
+        else:
+            self._is_refused = True
             self._count("max_rate")
             words = f"at most {2 * self._limits.max_rate:g} frames a second (max_rate)"
             self.protocol.fail(Close.POLICY, words)
             self.send_data()
-            self._hang_up()
 
     async def keepalive(self) -> None:
         """Ask now and then whether the client is there, and end the connection if it is not.
