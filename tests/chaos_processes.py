@@ -61,7 +61,8 @@ class Outcome:
             if self.gaps[player]:
                 yield f"{player} was told of {self.gaps[player]} gaps"
             wrong = {n for n, event in heard if self.kept.get(n, event) != event}
-            wrong |= {n for n, event in self.confirmed.items() if dict(heard).get(n) != event}
+            by_number = dict(heard)
+            wrong |= {n for n, event in self.confirmed.items() if by_number.get(n) != event}
             if wrong:
                 yield f"{player} has heard something else as {sorted(wrong)[:20]}"
             twice = [event for event, n in Counter(e for _, e in heard).items() if n > 1]
