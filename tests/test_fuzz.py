@@ -45,4 +45,12 @@ def test_an_end_that_is_none_is_seen() -> None:
     size = Size(memory=2**26, files=11, sockets=5, tasks=8, clients=3)
     report = Report(sizes=[size] * 3)
     report.outcomes.update({("says too much", "1009"): 10, ("says too much", "cut"): 10})
-    assert list(report.violations()) == ["says too much: 10 of 20 were cut without a word"]
+    assert list(report.violations()) == ["says too much: 10 of 20 were not looked at"]
+    says_too_much = ATTACKS["says too much"]
+    assert [
+        end for end in ("1009", "1008", "cut", "1002", "hung") if says_too_much.may_be(end)
+    ] == [
+        "1009",
+        "1008",
+        "cut",
+    ]
