@@ -236,7 +236,7 @@ def children() -> set[psutil.Process]:
     found = psutil.Process().children(recursive=True)
     # Asked later: a shared one may have another child by now.
     shared = {child for pid in _lasting for child in _family(pid)}
-    return set(filter(_runs, found)) - shared
+    return set(filter(runs, found)) - shared
 
 
 def _family(pid: int) -> set[psutil.Process]:
@@ -244,7 +244,7 @@ def _family(pid: int) -> set[psutil.Process]:
     return {process, *process.children(recursive=True)}
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
     """Whether it does anything: one that has ended and only waits to be collected does not."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
@@ -263,7 +263,7 @@ def _leaves_no_port_and_no_process() -> Iterator[None]:
     yield
     ports = listeners() - ports_before
     _, waited_for = psutil.wait_procs(list(children() - children_before), timeout=2)
-    alive = list(filter(_runs, waited_for))
+    alive = list(filter(runs, waited_for))
     for process in alive:
         process.kill()
     assert not ports, f"the test left open: {ports}"

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import re
+import secrets
 import signal
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -17,11 +23,17 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.conftest import Client, dial, eventually, game_server, within
+from tests.conftest import Client, dial, eventually, game_server, shown, within
+from tests.raw import CLOSE, frame, limits_reached, raw
 from tests.test_canary import ask_whether_ready
+from wsdemo.brokers import LocalBroker
+from wsdemo.limits import Limits
+from wsdemo.protocol import MAX_BODY
 from wsdemo.redis_backend import EmbeddedRedis
 from wsdemo.redis_cluster import EmbeddedRedisCluster
-from wsdemo.serve import Settings
+from wsdemo.serve import SECRET_VARIABLE, Settings
+from wsdemo.server import STRAGGLE, GameServer
+from wsdemo.tokens import sign
 
 START = 30.0  # seconds that a process may take to start on a machine that has much to do
 
@@ -64,7 +76,12 @@ class Process:
 @asynccontextmanager
 async def serving(*arguments: str) -> AsyncIterator[Process]:
     """A server process that is ready; it is killed at the end if it still runs."""
-    command = [sys.executable, "-m", "wsdemo", "serve", *arguments]
+    async with _running(sys.executable, "-m", "wsdemo", "serve", *arguments) as server:
+        yield server
+
+
+@asynccontextmanager
+async def _running(*command: str) -> AsyncIterator[Process]:
     process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
     try:
         server = Process(process)
@@ -253,3 +270,237 @@ async def test_a_port_that_is_taken_is_named() -> None:
 def test_loopback_needs_no_token(host: str) -> None:
     """Whoever can connect there is on this machine."""
     assert Settings("A", host, broker="none").host == host
+
+
+class TestDraining:
+    async def test_each_client_has_a_moment_of_its_own(self) -> None:
+        """They go one after the other, spread over the time, at moments that chance decides."""
+        async with AsyncExitStack() as stack:
+            gone = [
+                await stack.enter_async_context(_moments_of_leaving(seconds=0.4, clients=8))
+                for _ in range(2)
+            ]
+        for moments in gone:
+            assert moments == sorted(moments)
+            for number, moment in enumerate(moments):
+                assert number * 0.05 <= moment < (number + 1) * 0.05 + 0.2
+        offsets = [[round(m - 0.05 * n, 3) for n, m in enumerate(moments)] for moments in gone]
+        assert offsets[0] != offsets[1], "two servers that drain are in step"
+        assert len(set(offsets[0])) > 4, "there is no chance in it"
+
+    async def test_who_does_not_answer_holds_nobody_up(self) -> None:
+        """Neither a client that reads nothing nor one that never says goodbye."""
+        async with game_server() as server, AsyncExitStack() as stack:
+            speaker = await (await stack.enter_async_context(dial(server.url))).join("P1")
+            stalled = await stack.enter_async_context(raw(server.port, receive_buffer=4096))
+            rude = await stack.enter_async_context(raw(server.port))
+            for number, wire in enumerate((stalled, rude), 2):
+                await wire.upgrade()
+                await wire.say("join", game="g", player=f"P{number}")
+                await within(server.until(partial(_is_in, server, f"P{number}")))
+            connection = server._games["g"].players["P2"]
+            number = 0
+            while not connection.transport.get_write_buffer_size():
+                number += 1
+                await speaker.say("send", id=f"{number}", body="x" * MAX_BODY)
+                await speaker.hear()
+            draining = asyncio.create_task(server.drain(0.1))
+            assert await speaker.closed() == (1012, "server A is draining")
+            await within(draining, 0.1 + STRAGGLE + 1)
+            await eventually(lambda: not server.calls and not server._sockets)
+
+    async def test_the_process_ends_whatever_its_clients_do(self) -> None:
+        """With 0, and soon: those in their handshake, those that were said goodbye to, and all."""
+        async with serving("--name", "A", "--broker", "none", "--drain", "0.2") as server:
+            port = int(server.url.rpartition(":")[2])
+            async with AsyncExitStack() as stack:
+                wires = [await stack.enter_async_context(raw(port)) for _ in range(5)]
+                silent, half_a_head, upgraded, wrong, leaving = wires
+                await half_a_head.push(b"GET / HTTP/1.1\r\nHost:")
+                for wire in (upgraded, wrong, leaving):
+                    await wire.upgrade()
+                await wrong.push(b"\xff" * 10)
+                await leaving.push(frame(CLOSE, b"\x03\xe8"))
+                began = time.monotonic()
+                assert await server.end() == 0
+                assert time.monotonic() - began < 0.2 + 2 * STRAGGLE + 1
+                for wire in (silent, half_a_head):
+                    assert await wire.hear_to_the_end() == []
+
+    async def test_stopping_waits_for_nobody_in_its_handshake(self) -> None:
+        """A socket that asks for nothing, or slowly, is cut."""
+        async with game_server() as server, raw(server.port) as silent, raw(server.port) as slow:
+            await slow.push(b"GET / HTTP/1.1\r\n")
+            await eventually(lambda: len(server._sockets) == 2)
+            await within(server.stop(), STRAGGLE)
+            assert await silent.hear_to_the_end() == await slow.hear_to_the_end() == []
+
+    async def test_who_is_still_joining_is_sent_away_too(self) -> None:
+        """And who had asked for a WebSocket before, and was let in after."""
+        broker = _BrokerThatIsAsked()
+        async with game_server(broker=broker) as server, dial(server.url) as joining:
+            await joining.say("join", game="g", player="P1")
+            await broker.asked.wait()
+            await within(server.drain(0))
+            assert await joining.closed() == (1012, "server A is draining")
+            broker.answer.set()
+            await eventually(lambda: not server.calls and not server.players("g"))
+
+
+def _is_in(server: GameServer, player: str) -> bool:
+    return player in server.players("g")
+
+
+@asynccontextmanager
+async def _moments_of_leaving(seconds: float, clients: int) -> AsyncIterator[list[float]]:
+    """When each of so many clients is sent away, in seconds since the server began to drain."""
+    async with game_server() as server, AsyncExitStack() as stack:
+        found = [await stack.enter_async_context(dial(server.url)) for _ in range(clients)]
+        await eventually(lambda: server.counts.connections == clients)
+        began = time.monotonic()
+
+        async def moment(client: Client) -> float:
+            await client.closed()
+            return time.monotonic() - began
+
+        moments = asyncio.gather(*map(moment, found))
+        await server.drain(seconds)
+        yield await moments
+
+
+class _BrokerThatIsAsked(LocalBroker):
+    """Subscribes once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def subscribe(self, game: str) -> None:
+        self.asked.set()
+        await self.answer.wait()
+
+
+class TestTokens:
+    async def test_what_the_command_prints_lets_a_player_join(self, tmp_path: Path) -> None:
+        """With the secret in a file for one and in the environment for the other."""
+        secret = secrets.token_urlsafe(32)
+        file = tmp_path / "secret"
+        file.write_text(f"{secret}\n")
+        arguments = ["--join-secret-file", str(file)]
+        async with serving("--name", "A", "--broker", "none", *arguments) as server:
+            command = [sys.executable, "-m", "wsdemo", "token", "--game", "g", "--player", "P1"]
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                stdout=asyncio.subprocess.PIPE,
+                env={**os.environ, SECRET_VARIABLE: secret},
+            )
+            printed, _ = await within(process.communicate(), START)
+            token = printed.decode().strip()
+            async with dial(server.url) as client:
+                error = await client.ask("join", game="g", player="P1")
+                assert error["code"] == "bad-token"
+                error = await client.ask("join", game="g", player="P2", token=token)
+                assert error["code"] == "bad-token"
+                welcome = await client.ask("join", game="g", player="P1", token=token)
+                assert welcome["type"] == "welcome"
+            assert (await numbers(server))["wsdemo_tokens_refused_total"] == 2
+            assert await server.end() == 0
+            await server.read_until("ended")
+            for written in (secret, token):
+                assert written not in json.dumps(server.logged)
+
+    async def test_it_listens_where_others_can_reach_it_with_a_secret_only(
+        self, tmp_path: Path
+    ) -> None:
+        """Then on all addresses, the loopback too."""
+        with pytest.raises(ValueError, match=SECRET_VARIABLE):
+            Settings("A", "0.0.0.0", broker="none")
+        secret = secrets.token_bytes(16)
+        Settings("A", "0.0.0.0", broker="none", join_secret=secret)
+        async with (
+            game_server(host="0.0.0.0", join_secret=secret) as server,
+            dial(f"ws://127.0.0.1:{server.port}") as client,
+        ):
+            assert (await client.ask("join", game="g", player="P1"))["code"] == "bad-token"
+            token = sign(secret, "g", "P1", 60)
+            welcome = await client.ask("join", game="g", player="P1", token=token)
+            assert welcome["type"] == "welcome"
+
+    def test_a_secret_is_not_shown(self) -> None:
+        """Not by what is printed of the settings, and not by the error for one too short."""
+        secret = secrets.token_hex(16)
+        assert secret not in repr(Settings("A", broker="none", join_secret=secret.encode()))
+        with pytest.raises(ValueError, match="can be guessed") as refused:
+            Settings("A", broker="none", join_secret=secret[:15].encode())
+        assert secret[:15] not in shown(refused.value)
+
+
+async def test_limits_are_options() -> None:
+    """Each has its own, and what cannot be is refused in words."""
+    arguments = ["--name", "A", "--broker", "none", "--game", "g", "--max-players", "1"]
+    async with serving(*arguments) as server, dial(server.url) as p1, dial(server.url) as p2:
+        await p1.join("P1")
+        error = await p2.ask("join", game="g", player="P2")
+        assert error["message"] == "at most 1 players of a game on this server (max_players)"
+        assert (await p2.ask("join", game="h", player="P2"))["code"] == "no-such-game"
+        assert (await limits_reached(int(server.url.rpartition(":")[2])))["max_players"] == 1
+    command = [sys.executable, "-m", "wsdemo", "serve", "--name", "A", "--broker", "none"]
+    process = await asyncio.create_subprocess_exec(
+        *command, "--max-message", "300000", stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await within(process.communicate(), START)
+    assert said.decode().startswith("wsdemo: max_message is 300000; use more than 0 and at most")
+
+
+async def test_each_limit_has_an_option() -> None:
+    """Named as the errors and the metrics name it."""
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-m", "wsdemo", "serve", "--help"], stdout=asyncio.subprocess.PIPE
+    )
+    said, _ = await within(process.communicate(), START)
+    for limit in fields(Limits):
+        assert f"--{limit.name.replace('_', '-')} N" in said.decode()
+
+
+FEW_FILES = """
+import resource
+resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))
+from wsdemo.cli import main
+main(["serve", "--name", "A", "--broker", "none"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+async def test_where_fewer_files_may_be_open_it_takes_fewer_connections() -> None:
+    """It says so, and never has to see that there are no more: others are cut before."""
+    async with _running(sys.executable, "-c", FEW_FILES.format(files=750)) as server:
+        [warning] = [line for line in server.logged if line["levelname"] == "WARNING"]
+        assert (warning["max_connections"], warning["remedy"]) == (46, "raise ulimit -n")
+        port = int(server.url.rpartition(":")[2])
+        sockets = Limits(max_connections=46).max_sockets
+        assert sockets == 150
+        async with AsyncExitStack() as stack:
+            calls = [stack.enter_async_context(raw(port)) for _ in range(400)]
+            wires = await asyncio.gather(*calls)
+            ends = [asyncio.create_task(wire.hear_to_the_end()) for wire in wires]
+            await eventually(lambda: sum(end.done() for end in ends) == len(wires) - sockets)
+            for wire in wires:
+                wire.end_writing()
+            await asyncio.gather(*ends)
+        counted = await limits_reached(port)
+        assert counted["max_connections"] == len(wires) - sockets
+        async with dial(server.url) as client:
+            await client.join("P1")
+        assert await server.end() == 0
+        await server.read_until("ended")
+        assert [line["message"] for line in server.logged][1:] == ["ready", "draining", "ended"]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
+async def test_far_too_few_files_are_an_error() -> None:
+    """A server that could take nobody does not start."""
+    process = await asyncio.create_subprocess_exec(
+        *[sys.executable, "-c", FEW_FILES.format(files=100)], stderr=asyncio.subprocess.PIPE
+    )
+    _, said = await within(process.communicate(), START)
+    assert said.decode() == "wsdemo: 100 open files are too few for a server: raise ulimit -n\n"

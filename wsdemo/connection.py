@@ -1,22 +1,28 @@
-"""A client's connection, as its server has it: it can be held up, and says what was too big."""
+"""A client's connection, as its server has it: it can be held up, and ends where a limit does."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from time import monotonic
 from typing import Any
 
 from websockets.asyncio.server import ServerConnection
+from websockets.exceptions import ConnectionClosed
+from websockets.frames import Frame
+from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.server import ServerProtocol
 
 from wsdemo.gate import Gate
-from wsdemo.limits import Limits
+from wsdemo.limits import Allowance, Limits
 from wsdemo.protocol import Close, Error, encode
 
 __all__ = ["Connection"]
 
 UNREAD = 2**18  # bytes kept for a server that stands still, from each client that talks on
+HANG_UP = 1.0  # seconds that a client has to do so after a goodbye
+SLICE = 2**14  # bytes that are looked at before the next look at how many frames there are
 
 
 class Connection(ServerConnection):
@@ -26,11 +32,18 @@ class Connection(ServerConnection):
     follows. The library ends such a connection while it reads the frame's length, so that the frame
     itself never takes up memory; this is its last moment to speak.
 
-    While the gate is open, a frame costs one comparison more than the library's own connection.
+    Three things the library leaves to clients, and so without an end: to read what answers their
+    pings, to be there to be pinged, and to hang up after a goodbye.
+
+    While the gate is open, a frame to a client costs one comparison more than the library's own
+    connection, and one from a client a look at the clock.
     """
 
     # As entries they would make the dictionary of each connection 1.3 KiB larger.
-    __slots__ = ("_count", "_gate", "_limits", "_sockets", "_unread")
+    __slots__ = (
+        *("_count", "_frames", "_gate", "_hanging_up", "_is_refused"),
+        *("_limits", "_sockets", "_unread"),
+    )
 
     def __init__(
         self,
@@ -48,6 +61,10 @@ class Connection(ServerConnection):
         self._limits = limits
         self._count = count
         self._unread = 0  # bytes that wait at the gate
+        # For each message another frame, such as a ping or a fragment.
+        self._frames = Allowance(2 * limits.max_rate, monotonic())
+        self._is_refused = False  # it has sent one too many
+        self._hanging_up: asyncio.TimerHandle | None = None
         fail = protocol.fail
 
         def say_and_fail(code: int, reason: str = "") -> None:
@@ -70,7 +87,7 @@ class Connection(ServerConnection):
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket, or keep them until the gate opens."""
         if not self._gate.is_shut:
-            super().data_received(data)
+            self._hear(data)
             return
         self._unread += len(data)
         if self._unread > UNREAD:
@@ -79,9 +96,60 @@ class Connection(ServerConnection):
 
     def _take(self, data: bytes) -> None:
         self._unread -= len(data)
-        super().data_received(data)
+        self._hear(data)
         if not self._unread and not self.recv_messages.paused:
             self.transport.resume_reading()
+
+    def _hear(self, data: bytes) -> None:
+        """What asyncio reads at once may be 40,000 frames: nobody else would be heard meanwhile."""
+        for start in range(0, len(data), SLICE):
+            super().data_received(data[start : start + SLICE])
+            self._look_for_an_end()
+            if self._is_refused:
+                break
+
+    def _look_for_an_end(self) -> None:
+        # What it is told is watched where it is said, to within a quarter; pongs are beyond that.
+        waiting = self.transport.get_write_buffer_size() if self.paused else 0
+        if waiting > 1.25 * self._limits.max_waiting:
+            self._count("max_waiting")
+            self.transport.abort()
+        if not self._hanging_up and self.protocol.close_expected():
+            self._hanging_up = self.loop.call_later(HANG_UP, self.transport.abort)
+
+    def process_event(self, event: Request | Response | Frame) -> None:
+        """Take a request or a frame, but none that is one too many, and none after that."""
+        if self._is_refused:
+            return
+        if isinstance(event, Request) or self._frames.take(monotonic()):
+            super().process_event(event)
+        else:
+            self._is_refused = True
+            self._count("max_rate")
+            words = f"at most {2 * self._limits.max_rate:g} frames a second (max_rate)"
+            self.protocol.fail(Close.POLICY, words)
+            self.send_data()
+
+    async def keepalive(self) -> None:
+        """Ask now and then whether the client is there, and end the connection if it is not.
+
+        The library's own waits for as long as it takes until it can ask.
+        """
+        seconds = self._limits.seconds_to_answer
+        try:
+            while True:
+                await asyncio.sleep(seconds)
+                async with asyncio.timeout(seconds):
+                    await (await self.ping())
+        except ConnectionClosed:
+            pass
+        except TimeoutError:
+            self._count("seconds_to_answer")
+            if self.paused:
+                self.transport.abort()  # it would not read the goodbye either
+            else:
+                words = f"at most {seconds:g} seconds to answer a ping (seconds_to_answer)"
+                await self.close(Close.POLICY, words)
 
     def eof_received(self) -> bool:  # type: ignore[override]
         """The client says nothing more."""
@@ -95,6 +163,8 @@ class Connection(ServerConnection):
     def connection_lost(self, exc: Exception | None) -> None:
         """The socket is gone. Even a dead server's tasks have to learn of it."""
         self._sockets.discard(self)
+        if self._hanging_up:
+            self._hanging_up.cancel()
         self._gate.call(super().connection_lost, exc, in_any_case=True)
 
     def send_data(self) -> None:

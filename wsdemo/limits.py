@@ -25,11 +25,15 @@ class Limits:
 
     max_connections: int = _limit(10_000, "clients that are connected")
     max_players: int = _limit(1_000, "players of one game on this server")
-    max_rate: float = _limit(1_000.0, f"messages a second of one client, over {BURST:g} s")
+    max_rate: float = _limit(
+        1_000.0,
+        f"messages a second of one client, over {BURST:g} s; twice with pings and such",
+    )
     max_message: int = _limit(MAX_FRAME, "bytes in a message", most=MAX_FRAME)
     max_waiting: int = _limit(2**20, "bytes that wait for a client that does not read")
     max_bad_messages: int = _limit(5, "messages of one client that are refused")
     seconds_to_join: float = _limit(10.0, "seconds from a client's connection to its join")
+    seconds_to_answer: float = _limit(20.0, "seconds for a client to answer a ping, sent as often")
 
     def __post_init__(self) -> None:
         for each in fields(self):

@@ -17,7 +17,7 @@ import signal
 import sys
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
@@ -39,7 +39,7 @@ _log = logging.getLogger("wsdemo.serve")
 
 BROKERS = ("none", *REDIS_BROKERS)
 SECRET_VARIABLE = "WSDEMO_JOIN_SECRET"
-SPARE_FILES = 100  # beside clients: Redis, logs, modules that are read
+SPARE_FILES = 600  # beside clients: Redis, modules that are read, sockets accepted to be cut again
 LONGEST_DRAIN = 3600.0  # seconds
 PREFIX = "wsdemo:"  # of all keys and channels, for whoever shares the Redis
 
@@ -87,10 +87,11 @@ class Settings:
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT, then drain and return.
 
-    Raises `RedisUnavailable`, `BrokerDown`, or `OSError` if the port is taken.
+    Raises `RedisUnavailable`, `BrokerDown`, `OSError` if the port is taken, or `RuntimeError` if
+    the system lets it open too few files.
     """
     _log_as_json()
-    _allow_open_files(settings.limits.max_sockets + SPARE_FILES)
+    limits = _fitting(settings.limits)
     broker = await _broker(settings)
     server = GameServer(
         settings.name,
@@ -100,7 +101,7 @@ async def serve(settings: Settings) -> None:
         origins=settings.origins,
         games=settings.games,
         join_secret=settings.join_secret,
-        limits=settings.limits,
+        limits=limits,
         on_hearing_change=lambda: _log.warning(
             "hears again" if server.hears else "deaf", extra={"server": settings.name}
         ),
@@ -146,10 +147,10 @@ def _log_as_json() -> None:
     handler = logging.StreamHandler(sys.stderr)
     fields = ("asctime", "levelname", "name", "message")
     handler.setFormatter(JsonFormatter(" ".join(f"%({name})s" for name in fields)))
-    root = logging.getLogger("wsdemo")
-    root.handlers[:] = [handler]
-    root.setLevel(logging.INFO)
-    root.propagate = False
+    for ours in map(logging.getLogger, ("wsdemo", "asyncio")):
+        ours.handlers[:] = [handler]
+        ours.setLevel(logging.INFO)
+        ours.propagate = False
     logging.getLogger("wsdemo.server").setLevel(logging.WARNING)  # not each connection
 
 
@@ -164,16 +165,38 @@ def join_secret(file: Path | None = None) -> bytes:
     return secret and check_secret(secret)
 
 
-def _allow_open_files(wanted: int) -> None:
-    """Let this process have so many files open, as far as it may; each connection is one."""
+def _fitting(limits: Limits) -> Limits:
+    """The limits, with fewer connections if the system does not allow so many open files."""
+    wanted = limits.max_sockets + SPARE_FILES
+    allowed = _allow_open_files(wanted)
+    if allowed >= wanted:
+        return limits
+    fewer = next(
+        (
+            replace(limits, max_connections=number)
+            for number in range(limits.max_connections, 0, -1)
+            if replace(limits, max_connections=number).max_sockets + SPARE_FILES <= allowed
+        ),
+        None,
+    )
+    if fewer is None:
+        raise RuntimeError(f"{allowed} open files are too few for a server: raise ulimit -n")
+    _log.warning(
+        "the system allows fewer open files than there may be connections: it takes fewer",
+        extra={"max_connections": fewer.max_connections, "remedy": "raise ulimit -n"},
+    )
+    return fewer
+
+
+def _allow_open_files(wanted: int) -> int:
+    """Let this process have so many files open, or as many as it may; each connection is one."""
     if sys.platform == "win32":
-        return  # which has no such limit
+        return wanted  # there is no such limit
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
     if soft != resource.RLIM_INFINITY and soft < allowed:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-    if allowed < wanted:
-        _log.warning(
-            "the system allows fewer open files than there may be connections",
-            extra={"allowed": allowed, "wanted": wanted, "remedy": "raise ulimit -n"},
-        )
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+        except (OSError, ValueError):  # macOS has a limit behind the one that it tells
+            return soft
+    return allowed

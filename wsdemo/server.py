@@ -227,9 +227,9 @@ class GameServer(Lifetime):
         says itself.
 
         Unlike a real process it still reads, only to keep, and its timers go on: a handshake is
-        given up after 10 s, and a connection without a pong after 20 to 40 s (websockets' default),
-        with what its client had said meanwhile. That is about when a client with a keep-alive of
-        its own, as a `Player` is, would give up too.
+        given up after 10 s, and a connection without a pong after 20 to 40 s (`Limits`), with what
+        its client had said meanwhile. That is about when a client with a keep-alive of its own, as
+        a `Player` is, would give up too.
         """
         self._gate.shut()
 
@@ -278,11 +278,11 @@ class GameServer(Lifetime):
         await end(self._watching)
         server, self._server = self._server, None
         if server:
-            connections = list(server.connections)
             server.close(code=Close.GOING_AWAY)
-            for connection in connections:
-                if connection.transport.get_write_buffer_size() > 0:
-                    connection.transport.abort()  # it is not reading: it would not read the close
+            for connection in tuple(self._sockets):
+                is_reading = connection.transport.get_write_buffer_size() == 0
+                if connection.state is State.CONNECTING or not is_reading:
+                    connection.transport.abort()  # it would not read the close
             await server.wait_closed()
         await self._broker.stop()
 
@@ -413,6 +413,7 @@ class GameServer(Lifetime):
             "connected_clients": ("Clients that are connected.", len(self._visits)),
             "players": ("Players that are in a game here.", players),
             "games": ("Games that have players here.", len(self._games)),
+            "tasks": ("Tasks of the process's event loop.", len(asyncio.all_tasks())),
             "hears": ("1 if what other servers say reaches this one.", self.hears),
         }
 

@@ -36,6 +36,13 @@ class StandAloneServer(Lifetime):
         """The port it listens on, on 127.0.0.1, once started."""
         return self._port
 
+    @property
+    def pid(self) -> int:
+        """Its process id. Raises `RuntimeError` if it does not run."""
+        if self._child is None:
+            raise RuntimeError(f"server {self.name} is not running; start it first")
+        return self._child.pid
+
     async def start(self) -> None:
         """Return once it takes players.
 
