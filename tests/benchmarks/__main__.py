@@ -2,7 +2,7 @@
 
 Each contender is two server processes and one Redis; the same driver, in a process of its own,
 sends the same events to all. A rate holds if every delivery was made and 99 of 100 within 50 ms.
-The contenders take turns, repeat after repeat and every other one backwards, and each ratio is
+The contenders take turns, rate after rate, and every other repeat backwards, and each ratio is
 the median of those within a repeat: a machine that others share is faster in one minute than in
 the next. Nothing here passes or fails but the holding.
 """
@@ -13,14 +13,15 @@ import argparse
 import asyncio
 import os
 import platform
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from time import monotonic
 
 from tests.benchmarks.driver import Lost
 from tests.benchmarks.holding import hold, strangers
 from tests.benchmarks.ladder import Climb, rung
+from tests.benchmarks.machine import Machine
 from tests.benchmarks.memory import idle_bytes
 from tests.benchmarks.report import Results, Turn, save, table
 from tests.benchmarks.servers import CONTENDERS, Contender, Servers
@@ -33,6 +34,7 @@ STEADY_CLIENTS = 100
 STEADY = 100.0  # events a second, at which the servers' work is measured: all can carry them
 STEADY_SECONDS = 4.0
 IDLE = 1000  # connections
+PATIENCE = 300.0  # seconds, in all, for tries that others spoil
 PARTS = ("rates", "memory", "strangers", "holding")
 
 
@@ -49,24 +51,58 @@ def own_redis() -> Iterator[str]:
 
 
 def climb(
-    contender: Contender, redis: str, asked: argparse.Namespace, before: Turn | None
-) -> Turn:
-    """One contender's turn in one repeat."""
-    turn = Turn(contender.name)
-    with Servers(contender, redis) as servers:
-        for clients in asked.clients:
-            with Climb(servers, clients, asked.seconds) as ladder:
-                if clients == asked.steady_clients:
-                    cpu = servers.cpu()
-                    step = ladder.steady(STEADY, asked.steady_seconds)
-                    turn.steady = step
-                    turn.cpu = (servers.cpu() - cpu) / (step.sent * clients - step.missing) * 1e6
-                top = ladder.top(before.tops.get(clients) if before else None)
-                turn.tops[clients] = top
-                turn.rates[clients] = rung(top) if top >= 0 else 0.0
-                turn.steps += ladder.steps
-                turn.losses += ladder.losses
-    return turn
+    machine: Machine,
+    servers: Sequence[Servers],
+    clients: int,
+    asked: argparse.Namespace,
+    turns: Mapping[str, Turn],
+) -> None:
+    """All climb with so many clients, each from where it got to before, a rate each in turn."""
+    with ExitStack() as stack:
+        climbs: dict[str, Climb] = {}
+        for each in servers:
+            start = turns[each.contender.name].tops.get(clients)
+            ladder = Climb(machine, each, clients, asked.seconds, start)
+            climbs[each.contender.name] = stack.enter_context(ladder)
+        if clients == asked.steady_clients:
+            for name, ladder in climbs.items():
+                cpu = ladder.servers.cpu()
+                turns[name].steady = step = ladder.steady(STEADY, asked.steady_seconds)
+                turns[name].cpu = (ladder.servers.cpu() - cpu) / step.delivered * 1e6
+        while waiting := [ladder for ladder in climbs.values() if ladder.top is None]:
+            for ladder in waiting:
+                ladder.advance()
+        for name, ladder in climbs.items():
+            assert ladder.top is not None
+            turns[name].tops[clients] = ladder.top
+            turns[name].rates[clients] = rung(ladder.top)
+            turns[name].steps += ladder.steps
+            turns[name].losses += ladder.losses
+    rates = ", ".join(f"{name} {turns[name].rates[clients]:,.0f}" for name in climbs)
+    say(f"  with {clients} clients, events/s: {rates}")
+
+
+def repeat(
+    machine: Machine,
+    contenders: Sequence[Contender],
+    redis: str,
+    asked: argparse.Namespace,
+    before: Mapping[str, Turn],
+) -> dict[str, Turn]:
+    """Every contender's turn. Those that wait for theirs have no clients, and next to no work."""
+    turns = {
+        contender.name: Turn(contender.name, dict(before[contender.name].tops) if before else {})
+        for contender in contenders
+    }
+    if "rates" in asked.part:
+        with ExitStack() as stack:
+            servers = [stack.enter_context(Servers(each, redis)) for each in contenders]
+            for clients in asked.clients:
+                climb(machine, servers, clients, asked, turns)
+    if "memory" in asked.part:
+        for contender in contenders:
+            turns[contender.name].idle = idle_bytes(contender, redis, asked.idle)
+    return turns
 
 
 def say(text: str) -> None:
@@ -80,26 +116,22 @@ def measure(contenders: Sequence[Contender], asked: argparse.Namespace) -> Resul
         f"{os.cpu_count()} cores, {platform.system()}, Python {platform.python_version()}; "
         "2 server processes and a driver on it, and one Redis"
     )
+    machine = Machine(asked.patience)
     results = Results(about, list(asked.clients))
     began = monotonic()
     with own_redis() as redis:
-        for repeat in range(asked.repeats if {"rates", "memory"} & {*asked.part} else 0):
-            turns: dict[str, Turn] = {}
-            for contender in contenders[:: -1 if repeat % 2 else 1]:
-                start = monotonic()
-                before = results.turns[-1].get(contender.name) if results.turns else None
-                turn = Turn(contender.name)
-                if "rates" in asked.part:
-                    turn = climb(contender, redis, asked, before)
-                if "memory" in asked.part:
-                    turn.idle = idle_bytes(contender, redis, asked.idle)
-                turns[contender.name] = turn
-                say(f"{repeat + 1}/{asked.repeats} {turn}  [{monotonic() - start:.0f} s]")
-            results.turns.append(turns)
-            took = monotonic() - began
-            if repeat < asked.repeats - 1:
-                left = took / (repeat + 1) * (asked.repeats - repeat - 1)
-                say(f"   {took / 60:.0f} minutes so far, about {left / 60:.0f} to go")
+        count = asked.repeats if {"rates", "memory"} & {*asked.part} else 0
+        for number in range(1, count + 1):
+            order = contenders[:: 1 if number % 2 else -1]
+            before = results.turns[-1] if results.turns else {}
+            results.turns.append(repeat(machine, order, redis, asked, before))
+            took = (monotonic() - began) / 60
+            say(
+                f"{number} of {count} repeats after {took:.0f} minutes, "
+                f"about {took / number * (count - number):.0f} to go"
+            )
+        results.others = machine.shares
+        results.spoiled = machine.spoiled
         if "strangers" in asked.part:
             for contender in contenders:
                 if contender.has_games:
@@ -120,16 +152,25 @@ def main() -> int:
     parser.add_argument("--clients", type=int, nargs="+", default=CLIENTS, help="in all")
     parser.add_argument("--repeats", type=int, default=REPEATS)
     parser.add_argument("--seconds", type=float, default=SECONDS, help="of each rate")
+    parser.add_argument(
+        "--patience",
+        type=float,
+        default=PATIENCE,
+        metavar="SECONDS",
+        help="for tries that fail while other programs work, and are made again",
+    )
     parser.add_argument("--part", action="append", choices=PARTS, help="default: all")
-    parser.add_argument("--quick", action="store_true", help="one short repeat, with 20 clients")
+    parser.add_argument(
+        "--quick", action="store_true", help="one short repeat with 20 clients, no holding"
+    )
     parser.add_argument("--out", type=Path, default=Path("tests/artefacts/bench"), metavar="FOLDER")
     asked = parser.parse_args()
-    asked.part = asked.part or list(PARTS)
+    asked.part = asked.part or list(PARTS[:-1] if asked.quick else PARTS)
     asked.steady_seconds = STEADY_SECONDS
     asked.idle, asked.connections, asked.stalled = IDLE, 5000, 1000
     if asked.quick:
         asked.clients, asked.repeats, asked.seconds = (20,), 1, 0.4
-        asked.steady_seconds, asked.idle, asked.connections, asked.stalled = 1.0, 100, 200, 20
+        asked.steady_seconds, asked.idle, asked.connections, asked.stalled = 1.0, 100, 500, 100
     asked.steady_clients = min(asked.clients, key=lambda count: abs(count - STEADY_CLIENTS))
     contenders = [CONTENDERS[name] for name in asked.contender or CONTENDERS]
     missing = sorted({package for contender in contenders for package in contender.lacks})

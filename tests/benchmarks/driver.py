@@ -16,7 +16,7 @@ import gc
 import os
 import selectors
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -111,11 +111,12 @@ def frame(payload: bytes, opcode: int = TEXT) -> bytes:
 class Client:
     """One connection. Raises `Lost` if the server does not take it or lets go of it."""
 
-    __slots__ = ("dialect", "outbox", "player", "rest", "seen", "socket", "texts")
+    __slots__ = ("dialect", "game", "outbox", "player", "rest", "seen", "socket", "texts")
 
     def __init__(
         self, port: int, game: str, player: str, dialect: Dialect, receive_buffer: int = 0
     ) -> None:
+        self.game = game
         self.player = player
         self.dialect = dialect
         self.rest = b""  # of a frame that has not come as a whole
@@ -147,21 +148,16 @@ class Client:
             "Sec-WebSocket-Version: 13\r\n\r\n".encode()
         )
         while b"\r\n\r\n" not in self.rest:
-            self._read()
+            self.rest += self.receive()
         head, _, self.rest = self.rest.partition(b"\r\n\r\n")
         if b" 101 " not in head.partition(b"\r\n")[0]:
             raise Lost(head.partition(b"\r\n")[0].decode(errors="replace"))
 
-    def _read(self) -> None:
-        data = self.socket.recv(READ)
-        if not data:
-            raise Lost("the server has closed the connection")
-        self.rest += data
-
     def _await(self, beginning: bytes) -> None:
         while beginning and not any(text.startswith(beginning) for text in self.texts):
-            if not self.take(b"", []):
-                self._read()
+            self.take(b"", [])  # it may have come with what came before
+            if not any(text.startswith(beginning) for text in self.texts):
+                self.take(self.receive(), [])
 
     def close(self) -> None:
         """Say goodbye, if the server still listens, and let go."""
@@ -180,8 +176,20 @@ class Client:
             raise Lost(f"{self.player}: {error}") from error
         self.outbox = data[sent:]
 
-    def take(self, data: bytes, numbers: list[int]) -> bool:
-        """Add the numbers of the events in what has come. Returns whether there was a frame."""
+    def receive(self) -> bytes:
+        """What has come. Raises `Lost` if that is the end."""
+        try:
+            data = self.socket.recv(READ)
+        except BlockingIOError:
+            return b""
+        except OSError as error:
+            raise Lost(f"{self.player}: {error}") from error
+        if not data:
+            raise Lost(f"{self.player}: the server has closed the connection")
+        return data
+
+    def take(self, data: bytes, numbers: list[int]) -> None:
+        """Add the numbers of the events in what has come."""
         if self.rest:
             data = self.rest + data
         at, end = 0, len(data)
@@ -203,7 +211,6 @@ class Client:
                 self._take_control(data[at], data[body : body + size])
             at = body + size
         self.rest = data[at:]
-        return at > 0
 
     def _take_text(self, text: bytes) -> None:
         answer = self.dialect.answers.get(text)
@@ -230,6 +237,7 @@ class Step:
     rate: float  # events a second, in all
     clients: int
     sent: int  # events
+    delivered: int
     missing: int  # deliveries
     repeated: int  # deliveries of what had been delivered
     p50: float
@@ -244,29 +252,34 @@ class Step:
 
 
 class Crowd:
-    """So many clients in one game, on the servers in turn. A context manager.
+    """Clients in one game or several, on the servers in turn. A context manager.
 
     When it opens, everybody is registered: each client has heard an event from each server.
     """
 
     def __init__(
-        self, ports: Sequence[int], clients: int, dialect: Dialect, game: str = "g"
+        self,
+        ports: Sequence[int],
+        clients: int,
+        dialect: Dialect,
+        game_of: Callable[[int], str] = lambda number: "g",
     ) -> None:
         self._ports = ports
         self._count = clients
         self._dialect = dialect
-        self._game = game
+        self._game_of = game_of
         self._selector = selectors.DefaultSelector()
         self._next = 0  # the number of the next event
+        self.games: dict[str, list[Client]] = {}
         self.clients: list[Client] = []
 
     def __enter__(self) -> Crowd:
         try:
             for number in range(self._count):
-                self.add(number)
-                if number == len(self._ports) - 1:
-                    self.assert_registered()  # so that no two are the first ones of a server
-            self.assert_registered()
+                client = self._add(number)
+                if len(self.games[client.game]) == len(self._ports):
+                    self._assert_registered([client.game])  # no two are a server's first ones
+            self._assert_registered(self.games)
         except BaseException:
             self.__exit__()
             raise
@@ -277,41 +290,44 @@ class Crowd:
         for client in self.clients:
             client.close()
 
-    def add(self, number: int, receive_buffer: int = 0) -> None:
-        """One more client, on the server whose turn it is."""
+    def _add(self, number: int) -> Client:
         port = self._ports[number % len(self._ports)]
-        client = Client(port, self._game, f"P{number}", self._dialect, receive_buffer)
+        client = Client(port, self._game_of(number), f"P{number}", self._dialect)
         self.clients.append(client)
+        self.games.setdefault(client.game, []).append(client)
         self._selector.register(client.socket, selectors.EVENT_READ, client)
+        return client
 
-    def stall(self, client: Client) -> None:
-        """Read nothing of this client's any more, and count on nothing from it."""
-        self._selector.unregister(client.socket)
-        self.clients.remove(client)
-
-    def assert_registered(self) -> None:
-        """Return once everybody has heard an event from each server. Raises `Lost` if not."""
+    def _assert_registered(self, games: Iterable[str]) -> None:
+        speakers = [client for game in games for client in self.games[game][: len(self._ports)]]
         end = perf_counter() + PATIENCE
         while True:
-            step = self._run(1000, len(self._ports), 0, silence=0.3)
+            step = self._run(1000, speakers, len(speakers), 0, silence=0.3)
             if not step.missing:
                 return
             if perf_counter() > end:
-                raise Lost(f"{step.missing} of {len(self.clients)} clients hear nothing")
+                raise Lost(f"{step.missing} of the first events are not heard by everybody")
 
     def run(
-        self, rate: float, seconds: float, size: int = EVENT, *, to_the_end: bool = False
+        self,
+        rate: float,
+        seconds: float,
+        size: int = EVENT,
+        *,
+        speakers: Sequence[Client] = (),
+        to_the_end: bool = False,
     ) -> Step:
-        """So many events a second, each heard by everybody. Raises `Lost`.
+        """So many events a second, each heard by everybody in its game. Raises `Lost`.
 
-        Stops sending once it is clear that the rate does not hold, unless it is to go on
-        `to_the_end`.
+        The speakers take turns, everybody by default. Stops sending once it is clear that the rate
+        does not hold, unless it is to go on `to_the_end`.
         """
         collecting = gc.isenabled()
         gc.collect()
         gc.disable()
         try:
-            return self._run(rate, max(1, round(rate * seconds)), size, to_the_end=to_the_end)
+            count = max(1, round(rate * seconds))
+            return self._run(rate, speakers or self.clients, count, size, to_the_end=to_the_end)
         finally:
             if collecting:
                 gc.enable()
@@ -319,72 +335,62 @@ class Crowd:
     def _run(
         self,
         rate: float,
+        speakers: Sequence[Client],
         count: int,
         size: int,
-        silence: float = SILENCE,
         *,
+        silence: float = SILENCE,
         to_the_end: bool = False,
     ) -> Step:
-        clients, players = self.clients, len(self.clients)
         first, self._next = self._next, self._next + count
-        for client in clients:
+        for client in self.clients:
             client.seen = bytearray(count)
-        waited_for = [players] * count
+        turns = [speakers[number % len(speakers)] for number in range(count)]
+        waited_for = [len(self.games[client.game]) for client in turns]
+        hopeless = max(1, sum(waited_for) // 100)
         delays: list[float] = []
         numbers: list[int] = []
         clogged: set[Client] = set()
         sent = oldest = late = repeated = 0
         lag = 0.0
         gave_up = False
-        hopeless = max(1, count * players // 100)
         began = last = perf_counter() + 0.002
         while True:
             now = perf_counter()
-            if not gave_up:
-                while sent < count and began + sent / rate <= now:
-                    lag = max(lag, now - began - sent / rate)
-                    client = clients[(first + sent) % players]
-                    mark = MARK + b"%08d" % (first + sent)
-                    client.say(frame(client.dialect.event(client.player, mark, size)))
-                    if client.outbox:
-                        clogged.add(client)
-                    sent += 1
-                    last = now
+            while not gave_up and sent < count and began + sent / rate <= now:
+                lag = max(lag, now - began - sent / rate)
+                client = turns[sent]
+                mark = MARK + b"%08d" % (first + sent)
+                client.say(frame(client.dialect.event(client.player, mark, size)))
+                if client.outbox:
+                    clogged.add(client)
+                sent += 1
+                last = now
             while oldest < sent and not waited_for[oldest]:
                 oldest += 1
-            if oldest == sent and (gave_up or sent == count):
+            is_over = gave_up or sent == count
+            if is_over and (oldest == sent or now - last > silence):
                 break
-            if oldest < sent:
-                if late > hopeless or now - began - oldest / rate > HOPELESS:
-                    gave_up = not to_the_end
-                if (gave_up or sent == count) and now - last > silence:
-                    break
-            for client in [client for client in clogged if client.outbox]:
+            if oldest < sent and (late > hopeless or now - began - oldest / rate > HOPELESS):
+                gave_up = not to_the_end
+            for client in clogged:
                 client.say(b"")
-            due = began + sent / rate if sent < count and not gave_up else now + 0.05
-            wait = min(max(0.0, due - now), 0.002 if clogged else 0.05)
-            for key, _ in self._selector.select(wait):
+            clogged = {client for client in clogged if client.outbox}
+            due = now + 0.05 if is_over else began + sent / rate
+            for key, _ in self._selector.select(min(max(0.0, due - now), 0.05)):
                 client = key.data
-                try:
-                    data = client.socket.recv(READ)
-                except BlockingIOError:
-                    continue
-                except OSError as error:
-                    raise Lost(f"{client.player}: {error}") from error
-                if not data:
-                    raise Lost(f"{client.player}: the server has closed the connection")
-                client.take(data, numbers)
+                client.take(client.receive(), numbers)
                 last = perf_counter()
                 for number in numbers:
-                    n = number - first
-                    if not 0 <= n < sent:
+                    event = number - first
+                    if not 0 <= event < sent:
                         continue  # of a step before
-                    if client.seen[n]:
+                    if client.seen[event]:
                         repeated += 1
                         continue
-                    client.seen[n] = 1
-                    waited_for[n] -= 1
-                    delay = last - began - n / rate
+                    client.seen[event] = 1
+                    waited_for[event] -= 1
+                    delay = last - began - event / rate
                     delays.append(delay)
                     if delay > BOUND:
                         late += 1
@@ -393,8 +399,9 @@ class Crowd:
         missing = sum(waited_for[:sent])
         return Step(
             rate,
-            players,
+            len(self.clients),
             sent,
+            len(delays),
             missing,
             repeated,
             p50=_share(delays, missing, 0.50),

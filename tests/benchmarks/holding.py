@@ -15,6 +15,7 @@ import psutil
 
 from tests.benchmarks.driver import MARK, Client, Crowd, Lost, Step
 from tests.benchmarks.servers import CONTENDERS, Contender, Servers
+from wsdemo.limits import Limits
 
 __all__ = ["Held", "Strangers", "hold", "strangers"]
 
@@ -22,8 +23,10 @@ EVENTS = 100
 PLAYERS = 10
 LOOK = 0.05  # seconds between two looks at the memory
 BODY = 16_000  # bytes of the events that fill the buffers of those who do not read
-RATE = 4.0  # of them a second
-BYTES = 5 * 2**20  # of them, for each who does not read: more than a server keeps
+RATE = 40.0  # of them a second: fast enough that no keep-alive is quicker than the limit
+BYTES = 5 * 2**20  # of them, for each who does not read: more than system and server keep for it
+SLACK = 1.5  # the limit is looked at now and then, and a buffer that grows takes some in advance
+GAME = 100  # players in each game
 SMALL = 4096  # bytes of the receive buffer of one who does not read
 
 
@@ -91,8 +94,10 @@ def strangers(contender: Contender, redis: str) -> Strangers:
         line = stack.enter_context(_Line(redis))
         servers = stack.enter_context(Servers(contender, redis, own_redis=[redis, line.url]))
         crowds = [
-            stack.enter_context(Crowd([port], PLAYERS, contender.dialect, game))
-            for port, game in zip(servers.ports, ("a", "b"), strict=True)
+            stack.enter_context(Crowd([port], PLAYERS, contender.dialect, game_of))
+            for port, game_of in zip(
+                servers.ports, (lambda number: "a", lambda number: "b"), strict=True
+            )
         ]
         counts = []
         for crowd in crowds:
@@ -117,6 +122,12 @@ class Held:
     cut: int  # connections of those who did not read
     step: Step
 
+    @property
+    def bound(self) -> int:
+        """Bytes that the server may take at most, if its limit for who does not read is kept."""
+        each = SLACK * Limits().max_waiting
+        return self.idle + int(self.stalled * each)
+
     def __str__(self) -> str:
         mib = [f"{each / 2**20:,.0f}" for each in (self.idle, self.peak, self.end)]
         return (
@@ -130,20 +141,30 @@ class Held:
 def hold(
     redis: str, say: Callable[[str], None], *, connections: int = 5000, stalled: int = 1000
 ) -> Held:
-    """Play with so many, some of whom stop reading, until the server has had enough of those."""
+    """Play with so many on one server, some of whom do not read, until it has had enough of those.
+
+    They are in two of the games, and every second event is for these.
+    """
     connections = _room_for(connections, say)
+    readers = connections - stalled
     contender = CONTENDERS["wsdemo pubsub"]
-    with Servers(contender, redis, count=1) as servers:
-        crowd = Crowd(servers.ports, connections - stalled, contender.dialect)
-        with crowd:
-            sleepers = [
-                Client(servers.ports[0], "g", f"S{number}", contender.dialect, SMALL)
-                for number in range(stalled)
-            ]
-            watch = _Watch(servers.processes[0])
-            with watch:
-                step = crowd.run(RATE, BYTES / BODY / RATE, BODY, to_the_end=True)
-            cut = sum(_is_cut(each) for each in sleepers)
+    with ExitStack() as stack:
+        servers = stack.enter_context(Servers(contender, redis, count=1))
+        port = servers.ports[0]
+        games = max(3, readers // GAME)
+        crowd = stack.enter_context(
+            Crowd([port], readers, contender.dialect, lambda number: f"g{number % games}")
+        )
+        sleepers = [
+            Client(port, f"g{number % 2}", f"S{number}", contender.dialect, SMALL)
+            for number in range(stalled)
+        ]
+        first = [players[0] for players in crowd.games.values()]
+        speakers = [each for n, other in enumerate(first[2:]) for each in (first[n % 2], other)]
+        events = 2 * 2 * BYTES // BODY
+        with _Watch(servers.processes[0]) as watch:
+            step = crowd.run(RATE, events / RATE, BODY, speakers=speakers, to_the_end=True)
+        cut = sum(_is_cut(each) for each in sleepers)
         return Held(connections, stalled, watch.idle, watch.peak, watch.now, cut, step)
 
 

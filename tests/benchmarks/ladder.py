@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Generator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from time import sleep
 
 from tests.benchmarks.driver import Crowd, Lost, Step
+from tests.benchmarks.machine import Machine
 from tests.benchmarks.servers import Servers
 
 __all__ = ["Climb", "highest", "rung"]
@@ -15,32 +16,34 @@ __all__ = ["Climb", "highest", "rung"]
 LOWEST = 5.0  # events a second, in all
 FACTOR = 1.05  # from one rung to the next
 DOUBLE = 14  # rungs in which the rate doubles
-FIRST = 2 * DOUBLE  # the rung to begin with, if nothing is known
-REST = 0.1  # seconds after a rate that did not hold
+FIRST = 3 * DOUBLE  # the rung to begin with, if nothing is known
+TRIES = 3
+OPENINGS = 5  # tries to find everybody registered, on servers that still have much to do
+LONG_REST = 1.0  # seconds after one at which a server let go of clients
 
 
 def rung(number: int) -> float:
-    """Events a second."""
-    return LOWEST * FACTOR**number
+    """Events a second; 0 below the ladder."""
+    return LOWEST * FACTOR**number if number >= 0 else 0.0
 
 
-def highest(holds: Callable[[int], bool], start: int, stride: int) -> int:
-    """The highest rung that holds, if those below it do; -1 if none does.
+def highest(start: int, stride: int) -> Generator[int, bool, int]:
+    """Find the highest rung that holds: yields a rung, and is sent whether it does.
 
-    From the start in strides that double, up or down, until there is one that holds and one that
-    does not; then halves what is between.
+    From the start in strides, upwards in ones that double, until there is one that holds and one
+    that does not; then halves what is between. Returns -1 if none holds.
     """
-    below, above = -1, None
-    number = max(0, start)
+    below, above, number = -1, None, max(0, start)
     while above is None or above - below > 1:
-        if holds(number):
+        if (yield number):
             below = number
-            number += stride
         else:
             above = number
-            number = max(below + 1, number - stride)
-        stride *= 2
-        if above is not None and below >= 0:
+        if above is None:
+            number, stride = below + stride, 2 * stride
+        elif below < 0:
+            number, stride = max(0, above - stride), 2 * stride
+        else:
             number = (below + above) // 2
     return below
 
@@ -49,18 +52,28 @@ def highest(holds: Callable[[int], bool], start: int, stride: int) -> int:
 class Climb:
     """How one contender's servers climb with so many clients. A context manager.
 
-    A rate that does not hold is tried once more: on a shared machine, one pause of another
-    program's making is enough to miss the bound.
+    A rate holds if it does in one of so many TRIES: on a shared machine, one pause of another
+    program's making is enough to miss the bound, and nothing makes a rate hold by chance. A try
+    that others spoil does not count, as long as the machine's patience lasts.
     """
 
+    machine: Machine
     servers: Servers
     clients: int
     seconds: float
+    start: int | None = None
+    """The rung at which it may end."""
     steps: list[Step] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
     """What the servers did to clients, where a rate was too much for them."""
+    top: int | None = None
+    """The highest rung that holds, once it is known."""
 
     def __enter__(self) -> Climb:
+        start, stride = (FIRST, DOUBLE) if self.start is None else (self.start, 2)
+        self._search = highest(start, stride)
+        self._rung = next(self._search)
+        self._tries = 0
         self._stack = ExitStack()
         self._open()
         return self
@@ -68,17 +81,24 @@ class Climb:
     def __exit__(self, *error: object) -> None:
         self._stack.close()
 
-    def top(self, start: int | None) -> int:
-        """The highest rung that holds; `start` is where it may be."""
-        stride = DOUBLE if start is None else 2
-        return highest(self._holds, FIRST if start is None else start, stride)
-
     def steady(self, rate: float, seconds: float) -> Step:
         """A step at one rate, to its end."""
         return self.crowd.run(rate, seconds, to_the_end=True)
 
-    def _holds(self, number: int) -> bool:
-        return self._try(number) or self._try(number)
+    def advance(self) -> None:
+        """Try the next rate, or the same one again."""
+        before = self.machine.look()
+        holds = self._try(self._rung)
+        if self.machine.spoils(before, holds):
+            return
+        self._tries += 1
+        if not holds and self._tries < TRIES:
+            return
+        self._tries = 0
+        try:
+            self._rung = self._search.send(holds)
+        except StopIteration as end:
+            self.top = end.value
 
     def _try(self, number: int) -> bool:
         try:
@@ -89,10 +109,15 @@ class Climb:
             self._open()
             return False
         self.steps.append(step)
-        if not step.holds:
-            sleep(REST)
         return step.holds
 
     def _open(self) -> None:
-        crowd = Crowd(self.servers.ports, self.clients, self.servers.contender.dialect)
-        self.crowd = self._stack.enter_context(crowd)
+        for left in reversed(range(OPENINGS)):
+            try:
+                crowd = Crowd(self.servers.ports, self.clients, self.servers.contender.dialect)
+                self.crowd = self._stack.enter_context(crowd)
+                return
+            except Lost:
+                if not left:
+                    raise
+                sleep(LONG_REST)

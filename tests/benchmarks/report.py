@@ -7,8 +7,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-from tests.benchmarks.driver import Step
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from tests.benchmarks.driver import BOUND, Step
 from tests.benchmarks.holding import Held, Strangers
 from tests.benchmarks.servers import CONTENDERS
 
@@ -23,6 +27,17 @@ MARKS = {  # the least that wsdemo's highest rate should be, beside that of each
     "broadcaster": 1.0,
 }
 MEMORY_MARK = 1.15  # the most that its idle connection should take, beside bare websockets'
+LONGEST = 2000.0  # ms, in the picture
+# Told apart without colour too (Okabe and Ito's palette).
+STYLES: dict[str, dict[str, Any]] = {
+    "wsdemo pubsub": {"color": "#0072b2", "marker": "o", "linewidth": 2.4},
+    "wsdemo stream": {"color": "#56b4e9", "marker": "s", "linewidth": 1.4},
+    "websockets": {"color": "#009e73", "marker": "^", "linewidth": 1.4},
+    "limit": {"color": "#777777", "marker": "D", "linewidth": 1.4},
+    "python-socketio": {"color": "#d55e00", "marker": "v", "linewidth": 1.4},
+    "channels_redis": {"color": "#cc79a7", "marker": "P", "linewidth": 1.4},
+    "broadcaster": {"color": "#e69f00", "marker": "X", "linewidth": 1.4},
+}
 
 
 @dataclass
@@ -38,13 +53,6 @@ class Turn:
     steps: list[Step] = field(default_factory=list)
     losses: list[str] = field(default_factory=list)
 
-    def __str__(self) -> str:
-        words = [f"{self.contender:16}"]
-        words += [f"{clients}: {rate:,.0f}/s" for clients, rate in self.rates.items()]
-        words += [f"{self.cpu:.1f} s/million"] if self.cpu else []
-        words += [f"{self.idle / 1024:.1f} KiB"] if self.idle else []
-        return "  ".join(words)
-
 
 @dataclass
 class Results:
@@ -52,9 +60,18 @@ class Results:
 
     about: str
     clients: list[int]
-    turns: list[dict[str, Turn]] = field(default_factory=list)
+    turns: list[dict[str, Turn]] = field(default_factory=list)  # one for each repeat
+    others: list[float] = field(default_factory=list)
+    """What other programs took of the machine, in each try of a rate."""
+    spoiled: int = 0
+    """Tries that failed while they took much, and still counted."""
     strangers: dict[str, Strangers] = field(default_factory=dict)
     held: Held | None = None
+
+    @property
+    def names(self) -> list[str]:
+        """The contenders that had turns, in the order of their list."""
+        return [name for name in CONTENDERS if self.turns and name in self.turns[0]]
 
     def of(self, name: str) -> list[Turn]:
         """One contender's turns."""
@@ -98,7 +115,13 @@ def grid(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 def table(results: Results) -> str:
     """Everything in words and figures; Markdown."""
     parts = [results.about + "."]
-    names = list(dict.fromkeys(name for turns in results.turns for name in turns))
+    if results.others:
+        parts[0] += (
+            f" Other programs took {median(results.others):.0%} of it in the median try and "
+            f"{max(results.others):.0%} at most; {results.spoiled} of {len(results.others)} tries "
+            "failed meanwhile and were not made again."
+        )
+    names = results.names
     if any(turn.rates for name in names for turn in results.of(name)):
         parts += [_rates(results, names), _ratios(results, names)]
     if any(turn.cpu or turn.idle for name in names for turn in results.of(name)):
@@ -173,7 +196,9 @@ def _costs(results: Results, names: Sequence[str]) -> str:
         "a server while nothing happens on it (no compression).\n\n" + grid(head, rows)
     )
     pairs = [(turns.get(OWN), turns.get("websockets")) for turns in results.turns]
-    memory = [own.idle / bare.idle for own, bare in pairs if own and bare and own.idle and bare.idle]
+    memory = [
+        own.idle / bare.idle for own, bare in pairs if own and bare and own.idle and bare.idle
+    ]
     if memory:
         reached = "yes" if median(memory) <= MEMORY_MARK else "no"
         text += (
@@ -184,9 +209,7 @@ def _costs(results: Results, names: Sequence[str]) -> str:
 
 
 def _strangers(results: Results) -> str:
-    rows = [
-        [name, f"{found.strange}", f"{found.own}"] for name, found in results.strangers.items()
-    ]
+    rows = [[name, f"{found.strange}", f"{found.own}"] for name, found in results.strangers.items()]
     count = next(iter(results.strangers.values())).events
     return (
         f"What a server gets from Redis of {count} events in a game that it has no players in "
@@ -196,7 +219,12 @@ def _strangers(results: Results) -> str:
 
 def _held(held: Held) -> str:
     lost = held.step.missing == 0 and held.step.repeated == 0
-    return f"{held}. The others lose nothing: {'yes' if lost else 'no'}."
+    within = held.peak <= held.bound
+    return (
+        f"{held}. Memory stays within the {held.bound / 2**20:,.0f} MiB that the limit for those "
+        f"who do not read allows: {'yes' if within else 'no'}. The others lose nothing: "
+        f"{'yes' if lost else 'no'}."
+    )
 
 
 def save(results: Results, folder: Path) -> None:
@@ -204,3 +232,68 @@ def save(results: Results, folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     Path(folder, "table.md").write_text(table(results) + "\n", encoding="utf-8")
     Path(folder, "results.json").write_text(json.dumps(asdict(results), indent=1), encoding="utf-8")
+    if any(turn.rates for turns in results.turns for turn in turns.values()):
+        draw(results).savefig(Path(folder, "rates.png"), dpi=150)
+
+
+def draw(results: Results) -> Figure:
+    """The highest rates with their spread, and below them the delays on the way up."""
+    names = results.names
+    figure = Figure(figsize=(4.2 * len(results.clients) + 1.2, 7.2), layout="constrained")
+    figure.suptitle("Two servers, one Redis: how many events a second?", x=0.01, ha="left")
+    above, below = figure.subplots(2, len(results.clients), squeeze=False, height_ratios=(1, 1.2))
+    for column, clients in enumerate(results.clients):
+        _draw_tops(above[column], results, names, clients)
+        _draw_delays(below[column], results, names, clients)
+    for axes in above[1:]:
+        axes.set_yticklabels([])
+    for axes in below[1:]:
+        axes.set_yticklabels([])
+    below[0].set_ylabel("99 of 100 deliveries within")
+    return figure
+
+
+def _draw_tops(axes: Axes, results: Results, names: Sequence[str], clients: int) -> None:
+    for place, name in enumerate(names):
+        rates = [turn.rates[clients] for turn in results.of(name)]
+        style = STYLES[name]
+        middle = median(rates)
+        axes.barh(-place, middle, color=style["color"], height=0.62)
+        axes.plot([min(rates), max(rates)], [-place, -place], color="#222222", linewidth=1.2)
+        axes.annotate(
+            f"{middle:,.0f}",
+            (max(rates), -place),
+            (4, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
+    axes.set_yticks([-place for place in range(len(names))], names)
+    axes.tick_params(axis="y", length=0)
+    axes.margins(x=0.22)
+    axes.set_xlim(left=0)
+    axes.set_title(f"{clients} clients", loc="left", fontsize=11)
+    axes.set_xlabel("highest rate that holds, events/s")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+
+
+def _draw_delays(axes: Axes, results: Results, names: Sequence[str], clients: int) -> None:
+    for name in names:
+        found: dict[float, list[float]] = {}
+        for turn in results.of(name):
+            for step in turn.steps:
+                if step.clients == clients:
+                    found.setdefault(step.rate, []).append(step.p99 * 1000)
+        curve = sorted((rate, median(delays)) for rate, delays in found.items())
+        shown = [(rate, delay) for rate, delay in curve if delay < LONGEST]
+        axes.plot(*zip(*shown, strict=True), **STYLES[name], label=name, markersize=4)
+    axes.axhline(BOUND * 1000, color="#222222", linewidth=1, linestyle=(0, (4, 3)))
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    axes.set_ylim(1, LONGEST)
+    axes.set_yticks([1, 10, 50, 100, 1000], ["1 ms", "10 ms", "50 ms", "100 ms", "1 s"])
+    axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.0f}")
+    axes.set_xlabel("events/s")
+    axes.grid(color="#dddddd", linewidth=0.6)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right"]].set_visible(False)

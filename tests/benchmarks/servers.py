@@ -15,6 +15,7 @@ from typing import IO
 import psutil
 
 from tests.benchmarks.driver import PLAIN, SOCKET_IO, WSDEMO, Dialect
+from wsdemo.child import Child
 
 __all__ = ["CONTENDERS", "Contender", "Servers"]
 
@@ -61,18 +62,20 @@ def _contender(
 CONTENDERS = {
     contender.name: contender
     for contender in (
+        _contender(
+            "websockets", "bare", "nothing more; one game, and no bound for who does not read"
+        ),
         _wsdemo(
             "pubsub",
             "names and games; checks each message and each event; cuts who does not read; "
             "one order on all servers; notices when it is deaf; metrics",
         ),
+        _contender("limit", "limit", "less: one game, and its frames pass no WebSocket protocol"),
         _wsdemo(
             "stream",
             "as pubsub; and keeps and numbers the last 1,000 events in Redis, confirms each one to "
             "its sender, and replays",
         ),
-        _contender("websockets", "bare", "nothing more: one game, and no bound for who does not read"),
-        _contender("limit", "limit", "less: one game, and its frames pass no WebSocket protocol"),
         _contender(
             "python-socketio",
             "socketio_rooms",
@@ -111,7 +114,8 @@ class Servers:
         self._stack = ExitStack()
         self.log: IO[bytes]
         self.ports: list[int] = []
-        self.processes: list[psutil.Popen] = []
+        self.processes: list[psutil.Process] = []
+        self._children: list[Child] = []
 
     def __enter__(self) -> Servers:
         with self._stack:
@@ -119,11 +123,12 @@ class Servers:
             self.ports = _free_ports(len(self._redis))
             for number, (port, redis) in enumerate(zip(self.ports, self._redis, strict=True)):
                 command = self.contender.command("AB"[number], port, redis)
-                process = psutil.Popen(command, stdout=self.log, stderr=self.log)
-                self._stack.callback(_end, process)
-                self.processes.append(process)
-            for port, process in zip(self.ports, self.processes, strict=True):
-                self._wait_for(port, process)
+                child = Child(command, errors=self.log)
+                self._stack.callback(child.end)
+                self._children.append(child)
+                self.processes.append(psutil.Process(child.pid))
+            for port, child in zip(self.ports, self._children, strict=True):
+                self._wait_for(port, child)
             self._stack = self._stack.pop_all()
         return self
 
@@ -145,11 +150,11 @@ class Servers:
         """Bytes of their own, all together."""
         return sum(_memory(process) for process in self.processes)
 
-    def _wait_for(self, port: int, process: psutil.Popen) -> None:
+    def _wait_for(self, port: int, child: Child) -> None:
         end = monotonic() + START
         name = self.contender.name
         while True:
-            if process.poll() is not None:
+            if not child.runs:
                 raise RuntimeError(f"a server of {name} has ended; it said: {self.said}")
             with suppress(OSError):
                 socket.create_connection(("127.0.0.1", port), timeout=1).close()
@@ -159,15 +164,10 @@ class Servers:
             sleep(0.02)  # a port that opens tells nobody
 
 
-def _memory(process: psutil.Popen) -> int:
+def _memory(process: psutil.Process) -> int:
     """Of memory that it shares with nobody, where the system says; else all that is in memory."""
     info = process.memory_full_info()
     return int(getattr(info, "uss", info.rss))
-
-
-def _end(process: psutil.Popen) -> None:
-    process.kill()
-    process.wait()
 
 
 def _free_ports(count: int) -> list[int]:
