@@ -19,7 +19,7 @@ from wsdemo.limits import Limits
 
 __all__ = ["Held", "Strangers", "hold", "strangers"]
 
-EVENTS = 100
+EVENTS = 100  # and so many a second
 PLAYERS = 10
 LOOK = 0.05  # seconds between two looks at the memory
 BODY = 16_000  # bytes of the events that fill the buffers of those who do not read
@@ -88,7 +88,7 @@ class _Line:
                 target.sendall(data)
 
 
-def strangers(contender: Contender, redis: str) -> Strangers:
+def strangers(contender: Contender, redis: str, events: int = EVENTS) -> Strangers:
     """Play on A alone, then on B alone, and count what B is told."""
     with ExitStack() as stack:
         line = stack.enter_context(_Line(redis))
@@ -102,12 +102,12 @@ def strangers(contender: Contender, redis: str) -> Strangers:
         counts = []
         for crowd in crowds:
             before = line.events
-            step = crowd.run(EVENTS, 1.0, to_the_end=True)
+            step = crowd.run(EVENTS, events / EVENTS, to_the_end=True)
             if step.missing:
                 raise Lost(f"{contender.name}: {step.missing} deliveries are missing")
             sleep(0.2)  # for what may still come to B
             counts.append(line.events - before)
-        return Strangers(EVENTS, own=counts[1], strange=counts[0])
+        return Strangers(events, own=counts[1], strange=counts[0])
 
 
 @dataclass(frozen=True)

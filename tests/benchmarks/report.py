@@ -285,8 +285,9 @@ def _draw_delays(axes: Axes, results: Results, names: Sequence[str], clients: in
                 if step.clients == clients:
                     found.setdefault(step.rate, []).append(step.p99 * 1000)
         curve = sorted((rate, median(delays)) for rate, delays in found.items())
-        shown = [(rate, delay) for rate, delay in curve if delay < LONGEST]
-        axes.plot(*zip(*shown, strict=True), **STYLES[name], label=name, markersize=4)
+        shown = [point for point in curve if point[1] < LONGEST]
+        rates, delays = [rate for rate, _ in shown], [delay for _, delay in shown]
+        axes.plot(rates, delays, **STYLES[name], label=name, markersize=4)
     axes.axhline(BOUND * 1000, color="#222222", linewidth=1, linestyle=(0, (4, 3)))
     axes.set_xscale("log")
     axes.set_yscale("log")
