@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -99,6 +100,17 @@ def test_the_ladder_finds_the_highest_rung_that_holds(start: int, stride: int) -
                 found = end.value
         assert found == top
         assert max(tried.values()) == 1
+        assert tried.total() <= 16
+
+
+def test_a_rate_holds_if_every_delivery_was_made_once_and_nearly_all_in_time() -> None:
+    """One that is missing, one too many, or one in fifty too late: it does not."""
+    step = Step(
+        10, 5, sent=10, delivered=50, missing=0, repeated=0, p50=0, p99=0.05, lag=0, gave_up=False
+    )
+    assert step.holds
+    for change in ({"missing": 1}, {"repeated": 1}, {"p99": 0.051}, {"gave_up": True}):
+        assert not replace(step, **change).holds
 
 
 def test_a_rate_that_fails_while_others_work_is_tried_again_as_long_as_patience_lasts() -> None:

@@ -117,7 +117,8 @@ class Climb:
                 crowd = Crowd(self.servers.ports, self.clients, self.servers.contender.dialect)
                 self.crowd = self._stack.enter_context(crowd)
                 return
-            except Lost:
+            except Lost as loss:
                 if not left:
-                    raise
+                    name, said = self.servers.contender.name, self.servers.said
+                    raise Lost(f"{name}: {loss}; its servers said: {said}") from loss
                 sleep(LONG_REST)
