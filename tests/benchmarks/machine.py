@@ -49,7 +49,8 @@ class Machine:
         now = self.look()
         wall = max(1e-9, now.wall - before.wall)
         work = (now.busy - before.busy) - (now.own - before.own)
-        self.shares.append(max(0.0, work / wall / (psutil.cpu_count() or 1)))
+        share = work / wall / (psutil.cpu_count() or 1)
+        self.shares.append(min(max(0.0, share), 1.0))  # clocks that tick are not exact
         if holds or self.shares[-1] < DISTURBED:
             return False
         if self.patience <= 0:
