@@ -30,8 +30,8 @@ def rung(number: int) -> float:
 def highest(start: int, stride: int) -> Generator[int, bool, int]:
     """Find the highest rung that holds: yields a rung, and is sent whether it does.
 
-    From the start in strides, upwards in ones that double, until there is one that holds and one
-    that does not; then halves what is between. Returns -1 if none holds.
+    From the start in strides that grow, though up to a doubling of the rate at most, until there is
+    one that holds and one that does not; then halves what is between. Returns -1 if none holds.
     """
     below, above, number = -1, None, max(0, start)
     while above is None or above - below > 1:
@@ -40,11 +40,12 @@ def highest(start: int, stride: int) -> Generator[int, bool, int]:
         else:
             above = number
         if above is None:
-            number, stride = below + stride, 2 * stride
+            number = below + stride
         elif below < 0:
-            number, stride = max(0, above - stride), 2 * stride
+            number = max(0, above - stride)
         else:
             number = (below + above) // 2
+        stride = min(2 * stride, DOUBLE)
     return below
 
 
