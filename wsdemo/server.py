@@ -18,7 +18,7 @@ from http import HTTPStatus
 from time import monotonic
 from typing import Any, Literal
 
-from websockets.asyncio.server import Server, ServerConnection, broadcast, serve
+from websockets.asyncio.server import Server, ServerConnection, serve
 from websockets.exceptions import ConnectionClosed
 from websockets.http11 import Request, Response
 from websockets.protocol import State
@@ -26,7 +26,7 @@ from websockets.typing import Origin
 
 from wsdemo.brokers import Broker, BrokerDown, Resumption
 from wsdemo.changes import Changes
-from wsdemo.connection import Connection
+from wsdemo.connection import Connection, broadcast
 from wsdemo.lifetime import Lifetime, end
 from wsdemo.limits import Allowance, Limits
 from wsdemo.metrics import Counts, exposition
@@ -79,14 +79,14 @@ class Canary:
 
 @dataclass
 class _Game:
-    players: dict[str, ServerConnection] = field(default_factory=dict)
+    players: dict[str, Connection] = field(default_factory=dict)
     written: int = 0  # bytes relayed since the last look at who does not read
     arriving: set[str] = field(default_factory=set)  # named, and waiting for the subscription
 
 
 @dataclass(slots=True)
 class _Visit:
-    connection: ServerConnection
+    connection: Connection
     request: str
     allowance: Allowance
     game: str = ""
@@ -198,7 +198,7 @@ class GameServer(Lifetime):
         try:
             await self._broker.start(self.relay, self.skip)
             self._server = await serve(
-                self._handle,
+                self._handle,  # type: ignore[arg-type]  # its connections are made below
                 sock=listener,
                 origins=[None, *map(Origin, own), *map(Origin, self._origins)],
                 create_connection=partial(  # type: ignore[arg-type]  # any factory will do
@@ -310,7 +310,7 @@ class GameServer(Lifetime):
             for name, connection in players.items():
                 if connection.state is State.OPEN:
                     self._record("deliver", name, said, game=game)
-        broadcast(players.values(), frame, text=True)
+        broadcast(players.values(), frame)
         self._count(room, len(players), len(frame))
 
     def skip(self, game: str, position: Position, reason: str, player: str = "") -> None:
@@ -321,9 +321,9 @@ class GameServer(Lifetime):
             for name in players:
                 self._record_gap(game, name, position, reason)
         welcome = self._welcome(game, Resumption(position, recovered=not reason, reason=reason))
-        broadcast(players.values(), encode(welcome), text=True)
+        broadcast(players.values(), encode(welcome))
 
-    def _addressed(self, room: _Game, player: str) -> dict[str, ServerConnection]:
+    def _addressed(self, room: _Game, player: str) -> dict[str, Connection]:
         if not player:
             return room.players
         return {player: room.players[player]} if player in room.players else {}
@@ -428,7 +428,7 @@ class GameServer(Lifetime):
         """Wait until something is true of this server's players."""
         await self._changes.until(condition)
 
-    async def _handle(self, connection: ServerConnection) -> None:
+    async def _handle(self, connection: Connection) -> None:
         """One client's visit, from its first frame to its last."""
         if self._drains or self._is_full():  # since it was let in
             words = "draining" if self._drains else self._over("max_connections", "connections")
@@ -559,7 +559,7 @@ class GameServer(Lifetime):
                 text = frames[-1].decode(errors="replace")
                 self._record("replay", player, said, game=game, frame=text)
         for frame in frames:
-            broadcast([visit.connection], frame, text=True)
+            broadcast([visit.connection], frame)
 
     def _welcome(self, game: str, resumption: Resumption) -> Welcome:
         position = resumption.position
