@@ -114,11 +114,7 @@ class Kind:
 
 ATTACKS: dict[str, Kind] = {}
 LATE = "1008"  # where there is much to do, it is not joined in time
-REFUSED = {
-    "HTTP 503",
-    "cut",
-    LATE,
-}  # by a server that is full, at first or before it has been asked
+REFUSED = {"HTTP 503", "cut", LATE}  # by a server that is full, or has been too busy to look
 
 
 def kind(*outcomes: str, weight: float = 1.0) -> Callable[[Attack], Attack]:

@@ -347,6 +347,7 @@ async def test_nothing_is_made_of_what_came_after_one_frame_too_many(
         assert (await wire.closed())[0] == 1008
         await eventually(lambda: not server.calls)
         assert server.counts.joins == 0
+        assert server.counts.limits_reached == {"max_rate": 1}
     assert not [record for record in caplog.records if record.levelname != "INFO"]
 
 
