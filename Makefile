@@ -40,7 +40,7 @@ lab: .venv/lab.stamp $(SETTINGS)
 	  notebooks/00_start_here.ipynb
 
 test: lint
-	WSDEMO_REDIS=fake $(BIN)/python -m pytest $(TEST_FLAGS) tests
+	WSDEMO_REDIS=fake $(BIN)/python -m pytest -n 2 --dist loadscope $(TEST_FLAGS) tests
 	WSDEMO_REDIS=fake $(BIN)/python -m pytest $(TEST_FLAGS) --nbval --nbval-cell-timeout=60 notebooks
 	WSDEMO_REDIS=embedded $(BIN)/python -m pytest $(TEST_FLAGS) --nbval --nbval-cell-timeout=60 notebooks
 

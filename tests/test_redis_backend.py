@@ -568,6 +568,12 @@ class TestPersistence:
 EVENT = b'{"type":"event","id":"P1-1","player":"P1","body":"x"}'
 
 
+def _listens(path: Path) -> bool:
+    """Whether somebody does, at a Unix socket, which is there a moment before."""
+    with socket.socket(socket.AF_UNIX) as probe:
+        return probe.connect_ex(str(path)) == 0
+
+
 class TestLine:
     @pytest.fixture(params=["tcp", pytest.param("unix", marks=posix_only)])
     async def url(self, request: pytest.FixtureRequest) -> AsyncIterator[str]:
@@ -583,7 +589,7 @@ class TestLine:
                 [*command, "--unixsocket", str(path)], stdout=subprocess.DEVNULL
             )
             try:
-                await eventually(path.exists)
+                await eventually(lambda: _listens(path))
                 yield f"unix://{path}"
             finally:
                 process.kill()

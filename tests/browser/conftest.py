@@ -18,6 +18,8 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
+from wsdemo.child import Child
+
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
 CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
@@ -83,9 +85,9 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
             process.wait(30)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def devtools(tmp_path_factory: pytest.TempPathFactory, lasting: set[int]) -> Iterator[str]:
-    """Where the one Chromium of all tests is told what to do; to start it takes a second."""
+    """Where a module's one Chromium is told what to do: to start it for each test takes a second."""
     path = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(f"no Chromium on PATH ({', '.join(CHROMIUMS)})")
@@ -95,23 +97,24 @@ def devtools(tmp_path_factory: pytest.TempPathFactory, lasting: set[int]) -> Ite
     flags += ["--disable-dev-shm-usage", "--hide-scrollbars", "--mute-audio"]
     flags += [f"--user-data-dir={profile}", "--remote-debugging-port=0", "about:blank"]
     with (profile / "log").open("wb") as log:
-        process = subprocess.Popen([path, *flags], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        lasting.add(process.pid)
+        browser = Child([path, *flags], errors=log)
+        lasting.add(browser.pid)
         try:
-            yield f"http://127.0.0.1:{_devtools_port(process, profile)}"
+            yield f"http://127.0.0.1:{_devtools_port(browser, profile)}"
         finally:
-            process.terminate()
-            process.wait(30)
-            lasting.discard(process.pid)
+            browser.terminate()
+            browser.wait()
+            browser.end()
+            lasting.discard(browser.pid)
 
 
-def _devtools_port(process: subprocess.Popen[bytes], profile: Path) -> int:
+def _devtools_port(browser: Child, profile: Path) -> int:
     """The port that it has chosen: it writes it into a file, and tells nobody else."""
     found = profile / "DevToolsActivePort"
     for _ in range(3000):
         if found.exists() and (lines := found.read_text().split()):
             return int(lines[0])
-        assert process.poll() is None, (profile / "log").read_text(errors="replace")
+        assert browser.runs, (profile / "log").read_text(errors="replace")
         time.sleep(0.01)
     raise TimeoutError("Chromium has not started")
 
