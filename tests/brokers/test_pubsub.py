@@ -16,7 +16,7 @@ from tests.conftest import PATIENCE, eventually, pubsub, recorded, tasks, within
 from wsdemo import open_cluster
 from wsdemo.brokers import BrokerDown, OneChannelBroker, PubSubBroker
 from wsdemo.brokers import redis_broker as pubsub_module
-from wsdemo.brokers.redis_broker import ANSWER_TIMEOUT
+from wsdemo.brokers.redis_broker import ANSWER_TIMEOUT, RedisGone
 from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, RemoteRedis
 from wsdemo.trace import Trace
 
@@ -132,6 +132,79 @@ class TestSubscribing:
             await other.settle()
             assert [e.body for e in p1.heard] == ["x"]
             assert [e.body for e in p2.heard] == ["y"]
+
+
+@posix_only
+class TestWhatWaitsTogether:
+    async def test_goes_together_and_in_order(self, embedded: EmbeddedRedis) -> None:
+        """Far fewer messages to Redis than events, each with its own answer."""
+        client = embedded.client()
+        payloads = [f"{number}".encode() for number in range(200)]
+        async with started(embedded, "A") as (broker, heard):
+            await broker.subscribe("g")
+            before = await client.info("stats")
+            receipts = await asyncio.gather(
+                *(
+                    broker.publish("g" if number % 2 else "empty", each)
+                    for number, each in enumerate(payloads)
+                )
+            )
+            after = await client.info("stats")
+            await broker.sync()
+            assert [receipt.receivers for receipt in receipts] == [0, 1] * 100
+            assert heard == payloads[1::2]
+            assert after["total_reads_processed"] - before["total_reads_processed"] < 20
+        await client.aclose()
+
+    async def test_an_event_that_is_given_up_before_its_turn_is_never_sent(
+        self, redis: RedisBackend
+    ) -> None:
+        """The others are."""
+        async with started(redis, "A") as (broker, heard):
+            await broker.subscribe("g")
+            publishing = [
+                asyncio.create_task(broker.publish("g", b"%d" % number)) for number in range(4)
+            ]
+            await asyncio.sleep(0)  # the first one has its turn, the others wait
+            publishing[2].cancel()
+            await asyncio.gather(*publishing, return_exceptions=True)
+            await broker.sync()
+            assert heard == [b"0", b"1", b"3"]
+
+    async def test_is_given_up_together_if_the_one_that_sends_it_is(
+        self, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nobody can know whether Redis had it, and nobody waits for an answer that cannot come."""
+        async with started(embedded, "A") as (broker, _):
+            await broker.subscribe("g")
+            monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 2 * PATIENCE)
+            with frozen(embedded):
+                publishing = [
+                    asyncio.create_task(broker.publish("g", b"%d" % number)) for number in range(4)
+                ]
+                for sender in publishing[:2]:  # the second one sends for all who are left
+                    await asyncio.sleep(0.05)  # a turn that comes tells nobody
+                    sender.cancel()
+                results = await within(asyncio.gather(*publishing[2:], return_exceptions=True))
+            assert [type(result) for result in results] == [BrokerDown] * 2
+            await within(broker.sync())
+            assert (await broker.publish("g", b"x")).receivers == 1
+
+    async def test_finds_together_that_there_is_no_redis(self, embedded: EmbeddedRedis) -> None:
+        """Each is told the same, whoever has sent it."""
+        async with started(embedded, "A") as (broker, _):
+            await broker.subscribe("g")
+            assert embedded.pid is not None
+            os.kill(embedded.pid, signal.SIGSTOP)
+            publishing = [
+                asyncio.create_task(broker.publish("g", b"%d" % number)) for number in range(4)
+            ]
+            await asyncio.sleep(0.05)  # a turn that comes tells nobody
+            publishing[0].cancel()  # the second one sends for all
+            await asyncio.sleep(0.05)
+            await embedded.stop()
+            results = await within(asyncio.gather(*publishing[1:], return_exceptions=True))
+            assert [type(result) for result in results] == [RedisGone] * 3
 
 
 class TestOneChannelForAllGames:

@@ -23,9 +23,7 @@ class PubSubBroker(RedisBroker):
 
     async def publish(self, game: str, payload: bytes, event: str = "") -> Receipt:
         """PUBLISH. The result counts the connections that Redis handed the event to."""
-        channel = self._channel(game)
-        receivers = await self._ask(channel, lambda: self._redis.publish(channel, payload))
-        return Receipt(receivers=receivers)
+        return Receipt(receivers=await self.say(self._channel(game), payload))
 
     def _hear(self, game: str, message: bytes) -> None:
         self._relay(game, message, None, "", 2)

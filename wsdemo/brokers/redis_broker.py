@@ -7,6 +7,7 @@ import random
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from redis.asyncio import Redis
@@ -27,6 +28,15 @@ HISTORY = 1000  # events that a broker keeps, if it keeps any
 BYTES_WAITING = 4 * 2**20  # of events, at most, for a server that stands still
 
 _T = TypeVar("_T")
+
+
+@dataclass(eq=False)
+class _Letter:
+    channel: str
+    message: bytes
+    waits: bool = True  # to be sent
+    receivers: int = 0
+    trouble: Exception | None = None
 
 
 class RedisBroker(Broker):
@@ -61,6 +71,7 @@ class RedisBroker(Broker):
         self._confirmed: dict[str, asyncio.Future[None]] = {}
         self._confirmed_before: set[str] = set()
         self._turns = defaultdict[Address | None, asyncio.Lock](asyncio.Lock)
+        self._outboxes = defaultdict[Address | None, list[_Letter]](list)
         self._reads = defaultdict[Address | None, asyncio.Semaphore](
             lambda: asyncio.Semaphore(READS)
         )
@@ -168,8 +179,46 @@ class RedisBroker(Broker):
     # Asking
 
     async def say(self, channel: str, message: bytes) -> int:
-        """PUBLISH; the number of subscribers that Redis has handed it to."""
-        return await self._ask(channel, lambda: self._redis.publish(channel, message))
+        """PUBLISH; the number of subscribers that Redis has handed it to.
+
+        What waits for its turn together goes together: many small round trips would take longer
+        than all the rest.
+        """
+        outbox = self._outboxes[self._node(channel)]
+        letter = _Letter(channel, message)
+        outbox.append(letter)
+        try:
+            return await self._ask(channel, lambda: self._post(outbox, letter))
+        finally:
+            letter.waits = False
+
+    async def _post(self, outbox: list[_Letter], own: _Letter) -> int:
+        """Send everything in the outbox, unless another one has sent it meanwhile."""
+        if own.waits:
+            letters = [letter for letter in outbox if letter.waits]
+            outbox.clear()
+            for letter in letters:
+                letter.waits = False
+                letter.trouble = TimeoutError()  # should the time of whoever sends them run out
+            try:
+                answers = await self._publish(letters)
+            except (RedisError, OSError) as error:
+                for letter in letters:
+                    letter.trouble = error
+            else:
+                for letter, receivers in zip(letters, answers, strict=True):
+                    letter.receivers, letter.trouble = receivers, None
+        if own.trouble:
+            raise own.trouble
+        return own.receivers
+
+    async def _publish(self, letters: Sequence[_Letter]) -> list[int]:
+        if len(letters) == 1 or isinstance(self._redis, ShardedRedis):
+            return [await self._redis.publish(each.channel, each.message) for each in letters]
+        line = self._redis.pipeline(transaction=False)
+        for each in letters:
+            line.publish(each.channel, each.message)
+        return await line.execute()
 
     async def _ask(self, channel: str, command: Callable[[], Awaitable[_T]]) -> _T:
         """What Redis answers to a command whose place in the order matters.
