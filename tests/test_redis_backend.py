@@ -7,6 +7,7 @@ import os
 import platform
 import random
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
@@ -571,7 +572,7 @@ EVENT = b'{"type":"event","id":"P1-1","player":"P1","body":"x"}'
 def _listens(path: Path) -> bool:
     """Whether somebody does, at a Unix socket, which is there a moment before."""
     with socket.socket(socket.AF_UNIX) as probe:
-        return probe.connect_ex(str(path)) == 0
+        return bool(probe.connect_ex(str(path)) == 0)
 
 
 class TestLine:

@@ -87,7 +87,7 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 
 @pytest.fixture(scope="module")
 def devtools(tmp_path_factory: pytest.TempPathFactory, lasting: set[int]) -> Iterator[str]:
-    """Where a module's one Chromium is told what to do: to start it for each test takes a second."""
+    """Where the one Chromium of a module is told what to do; to start one takes a second."""
     path = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
     if path is None:
         pytest.skip(f"no Chromium on PATH ({', '.join(CHROMIUMS)})")
