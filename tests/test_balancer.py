@@ -530,3 +530,21 @@ def _writers() -> list[asyncio.StreamWriter]:
     """Where the balancer's copies write to."""
     coroutines: list[Any] = [task.get_coro() for task in asyncio.all_tasks()]
     return [c.cr_frame.f_locals["writer"] for c in coroutines if c.__name__ == "_copy"]
+
+
+async def test_a_port_can_be_kept_for_the_next_one() -> None:
+    """Between the two nobody else can take it, and whoever calls is refused."""
+    one = Balancer(round_robin())
+    await one.start()
+    one.keeps_port = True
+    await one.stop()
+    assert one.kept_port
+    with pytest.raises(ConnectionRefusedError):
+        await asyncio.open_connection("127.0.0.1", one.port)
+    with pytest.raises(OSError, match="in use"), socket.socket() as thief:
+        thief.bind(("127.0.0.1", one.port))
+    async with Balancer(round_robin(), listener=one.kept_port) as other:
+        assert other.port == one.port
+        _, writer = await asyncio.open_connection("127.0.0.1", other.port)
+        writer.close()
+        await writer.wait_closed()

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import socket
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 from wsdemo.changes import Changes
 from wsdemo.lifetime import Lifetime
+from wsdemo.ports import bound_socket
 from wsdemo.trace import Kind, Trace
 
 __all__ = ["POLICIES", "Balancer", "Policy", "Target", "least_connections", "round_robin", "sticky"]
@@ -74,7 +77,7 @@ POLICIES: dict[str, Callable[[], Policy]] = {
 
 
 class Balancer(Lifetime):
-    """A TCP proxy in front of the servers that are added to it."""
+    """A TCP proxy in front of the servers that are added to it; with a `listener`, on its port."""
 
     def __init__(
         self,
@@ -83,12 +86,17 @@ class Balancer(Lifetime):
         name: str = "balancer",
         host: str = "127.0.0.1",
         port: int = 0,
+        listener: socket.socket | None = None,
         trace: Trace | None = None,
     ) -> None:
         self.name = name
         self._policy = policy
         self._host = host
         self._port = port
+        self._listener = listener
+        self.keeps_port = False
+        """Whether `stop` leaves the port to `kept_port`, so that nobody else can take it."""
+        self.kept_port: socket.socket | None = None
         self._trace = trace
         self._targets: dict[str, Target] = {}
         self._sent: dict[str, str] = {}  # request -> the server its connection goes to
@@ -148,9 +156,8 @@ class Balancer(Lifetime):
 
     async def start(self) -> None:
         """Listen. Raises `OSError` if the port is taken."""
-        self._server = await asyncio.start_server(
-            self._accept, self._host, self._port, limit=MAX_HEAD
-        )
+        listener = self._listener or bound_socket(self._host, self._port)
+        self._server = await asyncio.start_server(self._accept, sock=listener, limit=MAX_HEAD)
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
@@ -158,6 +165,9 @@ class Balancer(Lifetime):
         server, self._server = self._server, None
         if server:
             server.close()
+            if self.keeps_port:
+                with suppress(OSError):  # somebody was quicker: then the next one will say so
+                    self.kept_port = bound_socket(self._host, self._port)
         for call in tuple(self._calls):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)

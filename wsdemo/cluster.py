@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import time
 from collections.abc import (
     AsyncIterator,
@@ -87,7 +88,13 @@ class Cluster:
         self._turn = asyncio.Lock()  # one change of what runs at a time
         self._state = "new"
 
-    def _new_parts(self, servers: Sequence[str], broker: str, port: int = 0) -> Parts:
+    def _new_parts(
+        self,
+        servers: Sequence[str],
+        broker: str,
+        port: int = 0,
+        listener: socket.socket | None = None,
+    ) -> Parts:
         return Parts(
             servers,
             broker,
@@ -100,6 +107,7 @@ class Cluster:
             limits=self._limits,
             processes=self._processes,
             port=port,
+            listener=listener,
             origins=self._origins,
             may_join=self._may_join,
         )
@@ -411,9 +419,11 @@ class Cluster:
     async def _renew(self, broker: str) -> None:
         self._state = "changing"
         places = {p: p.server for p in self.players.values() if p.connected or p.coming_back}
+        before = self.balancer
+        before.keeps_port = True
         try:
             await self._end_this_run(Player.pause)
-            self._parts = self._new_parts(list(self.servers), broker, port=self.balancer.port)
+            self._parts = self._new_parts(list(self.servers), broker, before.port, before.kept_port)
             self._record_step(f"The cluster starts anew, {_in_a_sentence(TITLES[broker])}")
             await self._parts.start()
             for player in self.players.values():
@@ -425,6 +435,8 @@ class Cluster:
         except Exception as error:
             self._state = "stopped"
             await self._end_this_run(Player.stop)
+            if before.kept_port:
+                before.kept_port.close()
             raise RuntimeError(
                 f"The cluster could not start anew and is stopped; open another with "
                 f"`await open_cluster()`. {error}"

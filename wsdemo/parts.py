@@ -6,6 +6,7 @@ Each part can be broken and healed here, one at a time; whoever calls sees to th
 from __future__ import annotations
 
 import asyncio
+import socket
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AsyncExitStack
 
@@ -48,6 +49,7 @@ class Parts(Lifetime):
         canary: Canary | None = None,
         limits: Limits | None = None,
         port: int = 0,
+        listener: socket.socket | None = None,
         origins: Collection[str] = (),
         processes: bool = False,
         may_join: Callable[[str, str], bool],
@@ -57,7 +59,9 @@ class Parts(Lifetime):
         self.redis: RedisBackend | None = None
         if broker != "none":
             self.redis = redis_backend(redis, persistence)
-        self.balancer = Balancer(POLICIES[balance](), port=port, trace=self.trace)
+        self.balancer = Balancer(
+            POLICIES[balance](), port=port, listener=listener, trace=self.trace
+        )
         self.servers: dict[str, Server] = {}
         self.lines: dict[str, Line] = {}  # each server's line to Redis
         self.changes = Changes()  # of what runs
