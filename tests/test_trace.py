@@ -278,7 +278,7 @@ def test_a_missing_file_is_an_os_error(tmp_path: Path) -> None:
         b'{"wsdemo_trace":1' + b"0" * 5_000 + b',"about":{}}\n',
         saved(a_run())[1],
     ],
-    ids=lambda content: ascii(content[:12]),
+    ids=lambda content: ascii(content[:8]),
 )
 def test_what_is_not_a_trace_is_refused(tmp_path: Path, content: bytes) -> None:
     """A file of another kind is an error that names it and says what a trace would be."""
