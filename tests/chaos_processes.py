@@ -25,8 +25,7 @@ from wsdemo.balancer import Balancer, round_robin
 from wsdemo.lifetime import end
 from wsdemo.player import NotConnected, Player
 from wsdemo.protocol import decode_event
-from wsdemo.redis_backend import EmbeddedRedis, RemoteRedis
-from wsdemo.serve import PREFIX
+from wsdemo.redis_backend import SERVE_PREFIX, EmbeddedRedis, RemoteRedis
 from wsdemo.stand_alone import StandAloneServer
 
 __all__ = ["Outcome", "chaos"]
@@ -185,9 +184,9 @@ async def _talk(player: Player, chance: random.Random, ending: asyncio.Event) ->
 async def _look(url: str, outcome: Outcome) -> None:
     """What Redis has kept in the end."""
     redis: Any
-    async with RemoteRedis(url, PREFIX).client() as redis:
-        outcome.last = int(await redis.hget(f"{PREFIX}stream:{{g}}:about", "seq"))
-        for entry, fields in await redis.xrange(f"{PREFIX}stream:{{g}}:events"):
+    async with RemoteRedis(url, SERVE_PREFIX).client() as redis:
+        outcome.last = int(await redis.hget(f"{SERVE_PREFIX}stream:{{g}}:about", "seq"))
+        for entry, fields in await redis.xrange(f"{SERVE_PREFIX}stream:{{g}}:events"):
             event = decode_event(fields[b"event"])
             outcome.kept[int(entry.split(b"-")[0])] = f"{event.player}/{event.id}"
 

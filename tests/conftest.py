@@ -163,6 +163,18 @@ async def game_server(
         await within(server.stop())
 
 
+class BrokerThatIsAsked(LocalBroker):
+    """Subscribes once it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked, self.answer = asyncio.Event(), asyncio.Event()
+
+    async def subscribe(self, game: str) -> None:
+        self.asked.set()
+        await self.answer.wait()
+
+
 def here(cluster: Cluster, server: str) -> GameServer:
     """A server that runs in this process, whatever it has inside."""
     found = cluster.servers[server]

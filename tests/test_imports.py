@@ -314,7 +314,7 @@ def test_a_package_is_relative_to_itself() -> None:
 
 
 def test_a_server_process_carries_nothing_that_draws() -> None:
-    """It starts in a third of the time, and takes up half the memory, for it."""
+    """It starts in a quarter of the time, and takes up less than half the memory, for it."""
     heavy = ("matplotlib", "anywidget", "fakeredis")
     look = f"import sys, wsdemo.cli; print([name for name in {heavy} if name in sys.modules])"
     looked = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)

@@ -612,6 +612,24 @@ class TestRedis:
 
 
 class TestAnotherBroker:
+    async def test_nobody_can_take_its_port_meanwhile(self) -> None:
+        """Another program that tries all the while never gets it."""
+        stolen = list[int]()
+
+        async def steal(port: int) -> None:
+            while True:
+                with socket.socket() as thief, suppress(OSError):
+                    thief.bind(("127.0.0.1", port))
+                    stolen.append(port)
+                await asyncio.sleep(0)
+
+        async with open_cluster(["A"], "none", "embedded") as cluster:
+            stealing = asyncio.create_task(steal(cluster.balancer.port))
+            await cluster.change_broker("pubsub")
+            stealing.cancel()
+            await asyncio.wait([stealing])
+        assert stolen == []
+
     @pytest.mark.parametrize("redis", ["fake", "embedded"])
     async def test_everything_starts_anew(self, redis: str) -> None:
         """The same variables, servers, players and places; another trace, and nothing heard."""

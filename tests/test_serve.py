@@ -23,10 +23,9 @@ from prometheus_client.parser import text_string_to_metric_families
 from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
-from tests.conftest import Client, dial, eventually, game_server, shown, within
+from tests.conftest import BrokerThatIsAsked, Client, dial, eventually, game_server, shown, within
 from tests.raw import CLOSE, frame, limits_reached, raw
 from tests.test_canary import ask_whether_ready
-from wsdemo.brokers import LocalBroker
 from wsdemo.limits import Limits
 from wsdemo.protocol import MAX_BODY
 from wsdemo.redis_backend import EmbeddedRedis
@@ -337,7 +336,7 @@ class TestDraining:
 
     async def test_who_is_still_joining_is_sent_away_too(self) -> None:
         """And who had asked for a WebSocket before, and was let in after."""
-        broker = _BrokerThatIsAsked()
+        broker = BrokerThatIsAsked()
         async with game_server(broker=broker) as server, dial(server.url) as joining:
             await joining.say("join", game="g", player="P1")
             await broker.asked.wait()
@@ -366,18 +365,6 @@ async def _moments_of_leaving(seconds: float, clients: int) -> AsyncIterator[lis
         moments = asyncio.gather(*map(moment, found))
         await server.drain(seconds)
         yield await moments
-
-
-class _BrokerThatIsAsked(LocalBroker):
-    """Subscribes once it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked, self.answer = asyncio.Event(), asyncio.Event()
-
-    async def subscribe(self, game: str) -> None:
-        self.asked.set()
-        await self.answer.wait()
 
 
 class TestTokens:

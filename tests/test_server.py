@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import (
+    BrokerThatIsAsked,
     Client,
     dial,
     eventually,
@@ -596,7 +597,7 @@ class TestTheBroker:
 
 async def test_who_gives_up_while_the_server_subscribes_does_not_join() -> None:
     """By the time the broker has answered, it may be a player of another server's."""
-    trace, broker = Trace(), _BrokerThatIsAsked()
+    trace, broker = Trace(), BrokerThatIsAsked()
     async with game_server(broker=broker, trace=trace) as server, dial(server.url) as client:
         await client.say("join", game="g", player="P1")
         await broker.asked.wait()
@@ -860,18 +861,6 @@ class _SlowBroker(LocalBroker):
     async def subscribe(self, game: str) -> None:
         for _ in range(50):
             await asyncio.sleep(0)
-
-
-class _BrokerThatIsAsked(LocalBroker):
-    """Subscribes once it may."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.asked, self.answer = asyncio.Event(), asyncio.Event()
-
-    async def subscribe(self, game: str) -> None:
-        self.asked.set()
-        await self.answer.wait()
 
 
 class _BrokerThatIsDown(Broker):

@@ -10,13 +10,13 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from tests.conftest import bodies, children, dial, eventually, recorded, within
+from tests.conftest import bodies, children, dial, eventually, listeners, recorded, within
 from wsdemo import Cluster, faults, ledger, open_cluster, scenarios
 from wsdemo.brokers import BrokerDown
 from wsdemo.compare import compare
 from wsdemo.limits import Limits
 from wsdemo.server_process import ServerProcess
-from wsdemo.trace import Kind
+from wsdemo.trace import Kind, Trace
 
 KILL = getattr(signal, "SIGKILL", signal.SIGTERM)
 
@@ -54,14 +54,22 @@ async def test_causes_come_before_effects_in_the_trace(cluster: Cluster) -> None
     for number in range(30):
         await (p1, p2)[number % 2].send("x")
     await cluster.settle()
-    times = [record.t for record in cluster.trace]
+    assert_in_order(cluster.trace)
+
+
+def assert_in_order(trace: Trace) -> None:
+    """Times grow, and each event is sent, received, relayed, delivered and heard, as it must be."""
+    times = [record.t for record in trace]
     assert times == sorted(times)
-    assert [record.n for record in cluster.trace] == list(range(len(times)))
+    assert [record.n for record in trace] == list(range(len(times)))
     order: list[Kind] = ["send", "receive", "relay", "deliver", "hear"]
-    for event in {record.event for record in cluster.trace.select("send")}:
-        kinds = [record.kind for record in cluster.trace.select(*order, event=event)]
+    for event in {record.event for record in trace.select("send")}:
+        kinds = [record.kind for record in trace.select(*order, event=event)]
         first = [kinds.index(kind) for kind in order]
         assert first == sorted(first)
+    for heard in trace.select("hear"):
+        [delivered] = trace.select("deliver", at=heard.peer, peer=heard.at, event=heard.event)
+        assert delivered.n < heard.n
 
 
 async def test_each_has_a_process_id_and_leaves_nothing() -> None:
@@ -95,6 +103,23 @@ async def test_one_that_somebody_kills_is_down_and_its_players_come_back(cluster
     assert ledger(cluster).balances
 
 
+async def test_one_that_somebody_has_just_killed_can_be_restarted_at_once(cluster: Cluster) -> None:
+    """Whoever restarts it may know before we do; the trace has its end before its return."""
+    [p1] = await cluster.join("P1", server="A")
+    pid = process(cluster, "A").pid
+    assert pid
+    os.kill(pid, KILL)
+    await eventually(lambda: cluster.server_state("A") == "down")
+    await cluster.restart_server("A")
+    await within(cluster.until(lambda: p1.connected))
+    await cluster.settle()
+    told = [
+        (each.kind, each.data["reason"]) for each in cluster.trace.select("fault", "heal", at="A")
+    ]
+    assert told == [("fault", "killed"), ("heal", "restarted")]
+    assert [each.peer for each in cluster.trace.select("disconnect", at="A")] == ["P1"]
+
+
 async def test_nothing_that_it_did_stands_after_its_end(cluster: Cluster) -> None:
     """A server is killed in the middle of traffic: its last records come before the fault."""
     p1, p2 = [*await cluster.join("P1", server="A"), *await cluster.join("P2", server="B")]
@@ -124,6 +149,24 @@ async def test_a_frozen_one_says_nothing_and_holds_up_nobody_else(cluster: Clust
         assert bodies(p1.heard) == []
     await cluster.settle()
     assert bodies(p1.heard) == ["meanwhile"]
+    for _ in range(30):
+        await p2.send("later")
+    await cluster.settle()
+    assert_in_order(cluster.trace)
+
+
+async def test_a_stranger_at_the_door_is_not_taken_for_the_process(cluster: Cluster) -> None:
+    """While one starts, any program here can find the port on which it is to call."""
+    before = listeners()
+    adding = asyncio.create_task(cluster.add_server("C"))
+    await eventually(lambda: listeners() - before)
+    reader, writer = await asyncio.open_connection(*(listeners() - before).pop())
+    writer.write(b"let me in\n")
+    assert await within(reader.read()) == b""
+    writer.close()
+    await writer.wait_closed()
+    await within(adding)
+    assert cluster.server_state("C") == "up"
 
 
 async def test_its_link_to_redis_can_be_cut_and_its_replies_lost() -> None:
@@ -134,6 +177,11 @@ async def test_its_link_to_redis_can_be_cut_and_its_replies_lost() -> None:
             await recorded(cluster.trace, "disconnect", at="A", peer="redis")
             await p2.send("while A is cut off")
             await within(cluster.until(lambda: bodies(p2.heard) == ["while A is cut off"]))
+            with pytest.raises(BrokerDown, match="out of reach"):
+                await cluster.restart_server("A")  # its link is its next process's
+            assert cluster.server_state("A") == "down"
+        await cluster.restart_server("A")
+        await p1.reconnect(server="A")
         await cluster.settle()
         assert bodies(p1.heard) == ["while A is cut off"]
         async with faults.reply_lost(cluster, "A"):

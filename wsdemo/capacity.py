@@ -116,7 +116,7 @@ COSTS = Costs(
     redis_publish=21e-6,
     redis_delivery=4e-6,
 )
-"""As `measured_costs` found them on one machine: an AMD EPYC, Python 3.11, Valkey 9, over loopback.
+"""As `measured_costs` found them on a machine: AMD EPYC, Python 3.11, Redis 7.0, over loopback.
 
 Something to calculate with until one has one's own, and the same each time.
 """

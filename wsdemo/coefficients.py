@@ -16,13 +16,12 @@ from websockets.asyncio.client import ClientConnection, connect
 from wsdemo.brokers import PubSubBroker
 from wsdemo.capacity import Costs
 from wsdemo.protocol import Event, Join, Send, Sync, Synced, decode_from_server, encode
-from wsdemo.redis_backend import EmbeddedRedis
+from wsdemo.redis_backend import SERVE_PREFIX, EmbeddedRedis
 from wsdemo.server_cost import Meter
 from wsdemo.stand_alone import StandAloneServer
 
 __all__ = ["measured_costs"]
 
-PREFIX = "wsdemo:"  # of the channels of a server that stands alone
 PUBLISHED = 1000  # that Redis is measured by, for nobody and for so many subscribers
 SUBSCRIBERS = 8
 EVENTS = 300  # that the server is measured by, as each of the following
@@ -53,7 +52,7 @@ async def measured_costs(progress: Callable[[float], None] = lambda share: None)
         await crowd.grow(MANY)
         memory = (await _memory(meter) - before) / (MANY - FEW)
         progress(0.7)
-        other = PubSubBroker(backend.client(), server="B", prefix=PREFIX)
+        other = PubSubBroker(backend.client(), server="B", prefix=SERVE_PREFIX)
         await other.start(lambda *event: None)
         running.push_async_callback(other.stop)
         alone = await _seconds(meter, lambda: crowd.hear(other, "alone"))

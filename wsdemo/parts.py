@@ -174,7 +174,10 @@ class Parts(Lifetime):
         self._require_redis_for(f"server {name}")
         if server.state != "down":
             await self.kill_server(name)
-        await server.stop()  # which lets go of the port
+        if isinstance(server, ServerProcess):
+            await server.ended()  # if somebody else has ended it, that comes first in the trace
+        else:
+            await server.stop()  # which lets go of the port
         self.trace.append("heal", name, reason="restarted")  # before the first player is back
         try:
             await self._start_server(name, server.port)
@@ -242,7 +245,7 @@ class Parts(Lifetime):
     def _new_process(
         self, name: str, port: int, origins: Collection[str], trace: MergedTrace
     ) -> ServerProcess:
-        line = self.lines.setdefault(name, Line())
+        line, before = self.lines.setdefault(name, Line()), self.servers.get(name)
         orders = Orders(
             name=name,
             port=port,
@@ -263,6 +266,7 @@ class Parts(Lifetime):
             may_join=self._may_join,
             on_hearing_change=self._hearing_changed,
             on_end=lambda: self._has_ended(name),
+            predecessor=before if isinstance(before, ServerProcess) else None,
         )
 
     async def _may_join(self, player: str, request: str) -> bool:

@@ -44,6 +44,7 @@ from wsdemo.redis_shards import Address, NoCluster, ShardedRedis
 
 __all__ = [
     "PERSISTENCE",
+    "SERVE_PREFIX",
     "EmbeddedRedis",
     "FakeRedis",
     "OwnRedis",
@@ -58,6 +59,7 @@ __all__ = [
     "remote_redis",
 ]
 
+SERVE_PREFIX = "wsdemo:"  # of all that servers have in a Redis when they run by themselves
 CONNECT_TIMEOUT = 2.0  # seconds
 START_TIMEOUT = 5.0  # seconds
 _CLUSTER = "redis+cluster://"

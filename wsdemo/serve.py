@@ -26,7 +26,7 @@ from wsdemo.brokers import REDIS_BROKERS, Broker, LocalBroker, new_broker
 from wsdemo.limits import Limits
 from wsdemo.ports import is_loopback
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import remote_redis
+from wsdemo.redis_backend import SERVE_PREFIX, remote_redis
 from wsdemo.server import GameServer
 from wsdemo.tokens import check_secret, read_secret
 
@@ -41,7 +41,6 @@ BROKERS = ("none", *REDIS_BROKERS)
 SECRET_VARIABLE = "WSDEMO_JOIN_SECRET"
 SPARE_FILES = 600  # beside clients: Redis, modules that are read, sockets accepted to be cut again
 LONGEST_DRAIN = 3600.0  # seconds
-PREFIX = "wsdemo:"  # of all keys and channels, for whoever shares the Redis
 
 
 @dataclass(frozen=True)
@@ -120,7 +119,7 @@ async def serve(settings: Settings) -> None:
 async def _broker(settings: Settings) -> Broker:
     if settings.broker == "none":
         return LocalBroker()
-    redis = remote_redis(settings.redis, PREFIX, "Start one, or name another with --redis.")
+    redis = remote_redis(settings.redis, SERVE_PREFIX, "Start one, or name another with --redis.")
     await redis.start()  # to say in words what is wrong, if it does not answer
     return new_broker(
         settings.broker, redis.broker_client(), server=settings.name, prefix=redis.prefix

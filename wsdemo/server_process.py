@@ -27,6 +27,7 @@ __all__ = ["ServerProcess"]
 
 START_TIMEOUT = 30.0  # seconds; Python itself takes most of what it needs
 STOP_TIMEOUT = 5.0  # seconds
+SECONDS_FOR_WORD = 1.0  # that whoever calls has to say it
 HOST = "127.0.0.1"
 
 _log = logging.getLogger("wsdemo.server_process")
@@ -36,7 +37,9 @@ class ServerProcess(Lifetime):
     """A `GameServer` that another process runs, from `start()` to `stop()`.
 
     It does what it is asked with the same words, and its `trace` gets what happens there.
-    `on_end` is called if the process ends though nobody here has ended it.
+    `on_end` is called if the process ends though nobody here has ended it. A `predecessor`, which
+    has ended, keeps the port until this one's process is about to listen: Python takes its time to
+    start, and another program could take the port meanwhile.
     """
 
     def __init__(
@@ -47,6 +50,7 @@ class ServerProcess(Lifetime):
         may_join: Callable[[str, str], Awaitable[bool]],
         on_hearing_change: Callable[[], None] = lambda: None,
         on_end: Callable[[], None] = lambda: None,
+        predecessor: ServerProcess | None = None,
     ) -> None:
         self.name = orders.name
         self.hears = True
@@ -57,6 +61,7 @@ class ServerProcess(Lifetime):
         self._may_join = may_join
         self._on_hearing_change = on_hearing_change
         self._on_end = on_end
+        self._predecessor = predecessor
         self._port = orders.port
         self._players: dict[str, list[str]] = {}
         self._changes = Changes()
@@ -107,6 +112,8 @@ class ServerProcess(Lifetime):
             self._child = Child(command, {PASS: f"{port} {self._word}"}, self._errors)
             self._channel = await self._calls(self._child, self._called)
             self._source = self._trace.source(lambda: self._tell("mark"))
+            if self._predecessor:
+                await self._predecessor.stop()
             self._port = await self._channel.ask("begin", self._orders)
         except BaseException as error:
             last_words = self._last_words()
@@ -132,9 +139,11 @@ class ServerProcess(Lifetime):
 
     async def _let_in(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Whoever calls must know the word: any program here may find the port."""
-        with suppress(ConnectionError, ValueError):
-            word = (await reader.readline()).strip()
-            if hmac.compare_digest(word, self._word.encode()) and self._called:
+        with suppress(ConnectionError, ValueError, TimeoutError):
+            async with asyncio.timeout(SECONDS_FOR_WORD):
+                word = (await reader.readline()).strip()
+            is_ours = hmac.compare_digest(word, self._word.encode())
+            if is_ours and self._called and not self._called.done():
                 channel = Channel(reader, writer, self._asked, self._told)
                 self._running = asyncio.create_task(self._run(channel), name=f"hears {self.name}")
                 self._called.set_result(channel)
@@ -148,6 +157,7 @@ class ServerProcess(Lifetime):
         child, self._child = self._child, None
         if child:  # it has ended by itself, or by somebody else's hand
             await asyncio.to_thread(child.end)
+            self._keep_port()
             _log.warning("the process of server %s has ended. %s", self.name, self._last_words())
             self._is_gone()
             self._on_end()
@@ -223,11 +233,18 @@ class ServerProcess(Lifetime):
         if child is None:
             return
         child.end()
+        self._keep_port()
+        await self.ended()  # what it had said before is heard
+        self._is_gone()
+
+    async def ended(self) -> None:
+        """Return once all that it had said before it ended is heard."""
+        if self._running:
+            await self._running
+
+    def _keep_port(self) -> None:
         with suppress(OSError):  # somebody was quicker: then a restart will say so
             self._kept_port = bound_socket(HOST, self._port)
-        if self._running:
-            await self._running  # what it had said before is heard
-        self._is_gone()
 
     async def stop(self) -> None:
         """Have it close every connection and end; by force, if it does not in STOP_TIMEOUT."""
@@ -249,8 +266,7 @@ class ServerProcess(Lifetime):
             if self._channel:
                 self._channel.close()
             child.end()
-            if self._running:
-                await self._running
+            await self.ended()
             self._forget()
 
     def _is_gone(self) -> None:

@@ -7,41 +7,15 @@ from __future__ import annotations
 
 import asyncio
 
-from redis.asyncio import Redis
-from websockets.asyncio.server import ServerConnection, broadcast, serve
+from websockets.asyncio.server import ServerConnection, broadcast
 
-from tests.benchmarks.contenders.arguments import Arguments
-
-CHANNEL = "game"
-
-connections: set[ServerConnection] = set()
+from tests.benchmarks.contenders.one_game import play
 
 
-async def relay(redis: Redis) -> None:
-    """Write what Redis says to everybody."""
-    async with redis.pubsub(ignore_subscribe_messages=True) as link:
-        await link.subscribe(CHANNEL)
-        while True:
-            if message := await link.get_message(timeout=None):
-                broadcast(connections, message["data"], text=True)
-
-
-async def main() -> None:
-    """Serve until killed."""
-    arguments = Arguments()
-    redis = Redis.from_url(arguments.redis)
-
-    async def handle(connection: ServerConnection) -> None:
-        connections.add(connection)
-        try:
-            async for frame in connection:
-                await redis.publish(CHANNEL, frame)
-        finally:
-            connections.discard(connection)
-
-    async with serve(handle, "127.0.0.1", arguments.port, compression=None):
-        await relay(redis)
+def write(connections: set[ServerConnection], event: bytes) -> None:
+    """As the library does it."""
+    broadcast(connections, event, text=True)
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    asyncio.run(play(write))
