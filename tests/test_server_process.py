@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import os
 import signal
 import sys
@@ -149,6 +150,9 @@ async def test_a_frozen_one_says_nothing_and_holds_up_nobody_else(cluster: Clust
         assert bodies(p1.heard) == []
     await cluster.settle()
     assert bodies(p1.heard) == ["meanwhile"]
+    source = process(cluster, "A")._source
+    assert source
+    assert math.isfinite(source.reached), "its records are waited for again"
     for _ in range(30):
         await p2.send("later")
     await cluster.settle()
