@@ -16,8 +16,8 @@ import wsdemo
 PACKAGE = Path(wsdemo.__file__).parent
 
 LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits", "cost", "placement"} | {
-    *("capacity", "measured"),
-    *("changes", "channel", "child", "gate", "lifetime", "ports", "redis_process", "redis_shards"),
+    *("capacity", "measured", "redis_process", "redis_shards"),
+    *("changes", "channel", "child", "gate", "lifetime", "open_files", "ports"),
 }
 LINKS = {"brokers.link", "brokers.sharded"}
 SEAM = {"brokers.base", "brokers.redis_broker", "brokers.epochs"}
@@ -67,6 +67,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "tokens": set(),
     "channel": set(),
     "limits": set(),
+    "open_files": set(),
     "kept": set(),
     "measured": set(),
     "capacity": set(),
@@ -111,7 +112,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "experiments": ACTORS,
     "delays": LEAVES | ACTORS,
     "stand_alone": {"child", "lifetime"},
-    "server_cost": {"cost", "protocol", "stand_alone"},
+    "server_cost": {"cost", "open_files", "protocol", "stand_alone"},
     "crowd": LEAVES | ACTORS,
     "herd": LEAVES | ACTORS,
     "coefficients": LEAVES | ACTORS | {"server_cost", "stand_alone"},

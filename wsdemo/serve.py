@@ -24,6 +24,7 @@ from pythonjsonlogger.json import JsonFormatter
 
 from wsdemo.brokers import REDIS_BROKERS, Broker, LocalBroker, new_broker
 from wsdemo.limits import Limits
+from wsdemo.open_files import allow_open_files
 from wsdemo.ports import is_loopback
 from wsdemo.protocol import check_name
 from wsdemo.redis_backend import SERVE_PREFIX, remote_redis
@@ -31,9 +32,6 @@ from wsdemo.server import GameServer
 from wsdemo.tokens import check_secret, read_secret
 
 __all__ = ["SECRET_VARIABLE", "Settings", "join_secret", "serve"]
-
-if sys.platform != "win32":
-    import resource
 
 _log = logging.getLogger("wsdemo.serve")
 
@@ -167,7 +165,7 @@ def join_secret(file: Path | None = None) -> bytes:
 def _fitting(limits: Limits) -> Limits:
     """The limits, with fewer connections if the system does not allow so many open files."""
     wanted = limits.max_sockets + SPARE_FILES
-    allowed = _allow_open_files(wanted)
+    allowed = allow_open_files(wanted)
     if allowed >= wanted:
         return limits
     fewer = next(
@@ -185,17 +183,3 @@ def _fitting(limits: Limits) -> Limits:
         extra={"max_connections": fewer.max_connections, "remedy": "raise ulimit -n"},
     )
     return fewer
-
-
-def _allow_open_files(wanted: int) -> int:
-    """Let this process have so many files open, or as many as it may; each connection is one."""
-    if sys.platform == "win32":
-        return wanted  # there is no such limit
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    allowed = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-    if soft != resource.RLIM_INFINITY and soft < allowed:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
-        except (OSError, ValueError):  # macOS has a limit behind the one that it tells
-            return soft
-    return allowed

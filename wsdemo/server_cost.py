@@ -19,11 +19,9 @@ from itertools import pairwise
 import psutil
 
 from wsdemo.cost import Busy, Cost, Filled, Talk, cost_of
+from wsdemo.open_files import open_files
 from wsdemo.protocol import Join, Send, encode
 from wsdemo.stand_alone import StandAloneServer
-
-if sys.platform != "win32":
-    import resource
 
 __all__ = ["Meter", "server_cost"]
 
@@ -284,23 +282,13 @@ def _files_for(connections: int) -> Iterator[None]:
 
     Raises `OSError`, saying what to do, if the system does not allow it.
     """
-    if sys.platform == "win32":  # which has no such limit
+    has = 0 if sys.platform == "win32" else psutil.Process().num_fds()  # which has no such limit
+    files = has + connections + SPARE_FILES
+    with open_files(files) as allowed:
+        if allowed < files:
+            raise OSError(
+                f"Each connection is an open file, and this process may open {allowed:,} files, "
+                f"not {files:,}: `ulimit -n` says how many. Say `ulimit -n {files}` in the shell "
+                "before you start JupyterLab from it, or measure fewer connections."
+            )
         yield
-        return
-    files = psutil.Process().num_fds() + connections + SPARE_FILES
-    allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if allowed == resource.RLIM_INFINITY or allowed >= files:
-        yield
-        return
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (files, most))
-    except (ValueError, OSError):
-        raise OSError(
-            f"Each connection is an open file, and this process may open {allowed:,} files, not "
-            f"{files:,}: `ulimit -n` says how many. Say `ulimit -n {files}` in the shell before "
-            "you start JupyterLab from it, or measure fewer connections."
-        ) from None
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, most))

@@ -16,6 +16,7 @@ import psutil
 from tests.benchmarks.driver import MARK, Client, Crowd, Lost, Step
 from tests.benchmarks.servers import CONTENDERS, Contender, Servers
 from wsdemo.limits import Limits
+from wsdemo.open_files import allow_open_files
 
 __all__ = ["Held", "Strangers", "hold", "strangers"]
 
@@ -27,6 +28,7 @@ RATE = 40.0  # of them a second: fast enough that no keep-alive is quicker than 
 BYTES = 5 * 2**20  # of them, for each who does not read: more than system and server keep for it
 SLACK = 1.5  # the limit is looked at now and then, and a buffer that grows takes some in advance
 GAME = 100  # players in each game
+OTHER_FILES = 200
 SMALL = 4096  # bytes of the receive buffer of one who does not read
 
 
@@ -211,16 +213,7 @@ def _is_cut(client: Client) -> bool:
 
 def _room_for(connections: int, say: Callable[[str], None]) -> int:
     """As many connections as the system lets one process have, and no more than are wanted."""
-    try:
-        import resource
-    except ImportError:  # Windows, which has no such limit
-        return connections
-    wanted = connections + 200
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft < wanted:
-        soft = wanted if hard == resource.RLIM_INFINITY else min(wanted, hard)
-        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
-    if soft < wanted:
-        say(f"Only {soft - 200} connections: the system lets a process open {soft} files")
-        return soft - 200
-    return connections
+    room = allow_open_files(connections + OTHER_FILES) - OTHER_FILES
+    if room < connections:
+        say(f"Only {room} connections: the system lets a process open {room + OTHER_FILES} files")
+    return room
