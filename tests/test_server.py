@@ -620,7 +620,7 @@ async def test_an_event_is_made_into_a_frame_once_for_all_its_players(server: Ga
         await client.join("P1")
         await other.join("P2")
         for connection in getattr(server, "_sockets"):  # noqa: B009
-            assert not vars(connection).keys() & {"_gate", "_sockets", "_unread"}
+            assert not vars(connection).keys() & {"_gate", "_sockets", "_unread", "_unsent"}
         sys.setprofile(count)
         server.relay("g", b'{"type":"event","id":"1","player":"P2","body":"x"}')
         sys.setprofile(None)
@@ -630,7 +630,65 @@ async def test_an_event_is_made_into_a_frame_once_for_all_its_players(server: Ga
         assert (await client.hear())["id"] == (await other.hear())["id"] == "1"
 
 
+async def test_what_comes_in_one_turn_of_the_loop_is_written_in_one_go(
+    server: GameServer, p1: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In its order, of which what the protocol itself says meanwhile, such as a ping, is a part."""
+    [connection] = server._sockets
+    write, written = connection.transport.write, list[bytes]()
+    monkeypatch.setattr(connection.transport, "write", written.append)
+    relay_two(server)
+    assert not written
+    connection.protocol.send_ping(b"there?")
+    connection.send_data()
+    relay_two(server)
+    await a_turn()
+    events, ping, more = written
+    assert b"there?" in ping
+    assert events == more
+    monkeypatch.undo()
+    for each in written:
+        write(each)
+    assert [(await p1.hear())["id"] for _ in range(4)] == ["1", "2", "1", "2"]
+
+
+async def test_nothing_is_written_to_who_is_cut_off_in_the_same_turn(
+    server: GameServer, p1: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """There is no socket any more."""
+    [connection] = server._sockets
+    written = list[bytes]()
+    monkeypatch.setattr(connection.transport, "write", written.append)
+    relay_two(server)
+    connection.transport.abort()
+    await a_turn()
+    assert not written
+
+
+async def a_turn() -> None:
+    """What the event loop was about to do is done."""
+    await asyncio.sleep(0)
+
+
+def relay_two(server: GameServer) -> None:
+    for number in (1, 2):
+        server.relay("g", b'{"type":"event","id":"%d","player":"P2","body":"x"}' % number)
+
+
 class TestFrozen:
+    async def test_what_was_relayed_just_before_is_written_when_it_is_thawed(
+        self, server: GameServer, p1: Client
+    ) -> None:
+        """It stands still before the turn of the loop has ended in which it would be written."""
+        client = p1.connection.transport.get_extra_info("socket").fileno()
+        relay_two(server)
+        server.freeze()
+        await a_turn()
+        assert not select.select([client], [], [], 0)[0]
+        server.relay("g", b'{"type":"event","id":"3","player":"P2","body":"x"}')
+        server.thaw()
+        assert [(await p1.hear())["id"] for _ in range(3)] == ["1", "2", "3"]
+
     async def test_what_a_broker_still_relays_is_written_when_it_is_thawed(
         self, server: GameServer, p1: Client
     ) -> None:

@@ -68,7 +68,8 @@ CONTENDERS = {
         _wsdemo(
             "pubsub",
             "names and games; checks each message and each event; cuts who does not read; "
-            "one order on all servers; notices when it is deaf; metrics",
+            "one order on all servers; notices when it is deaf; metrics; and what comes in one "
+            "turn of its event loop it writes in one go, where the others write each frame",
         ),
         _contender("limit", "limit", "less: one game, and its frames pass no WebSocket protocol"),
         _wsdemo(
