@@ -121,6 +121,19 @@ async def test_one_that_somebody_has_just_killed_can_be_restarted_at_once(cluste
     assert [each.peer for each in cluster.trace.select("disconnect", at="A")] == ["P1"]
 
 
+async def test_who_was_let_in_in_its_last_moment_is_gone_with_it() -> None:
+    """A process knows no moment to say more: that it let a player in, it has said before."""
+    async with open_cluster(["A", "B", "C", "D"], broker="none", processes=True) as cluster:
+        for server in cluster.servers:
+            await cluster.join(f"P{server}", server=server)
+            pid = process(cluster, server).pid
+            assert pid
+            os.kill(pid, KILL)
+            await recorded(cluster.trace, "fault", at=server)
+            gone = cluster.trace.select("disconnect", at=server)
+            assert f"P{server}" in [record.peer for record in gone]  # perhaps after others
+
+
 async def test_nothing_that_it_did_stands_after_its_end(cluster: Cluster) -> None:
     """A server is killed in the middle of traffic: its last records come before the fault."""
     p1, p2 = [*await cluster.join("P1", server="A"), *await cluster.join("P2", server="B")]

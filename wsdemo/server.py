@@ -174,11 +174,6 @@ class GameServer(Lifetime):
         return list(self._games[game].players) if game in self._games else []
 
     @property
-    def games(self) -> list[str]:
-        """The games that have players here, or are about to."""
-        return list(self._games)
-
-    @property
     def calls(self) -> set[str]:
         """The requests of the clients that are connected, as `/?player=P1&call=2`."""
         return {visit.request for visit in self._visits.values()}

@@ -21,6 +21,7 @@ from wsdemo.lifetime import Lifetime
 from wsdemo.merged_trace import MergedTrace, Source
 from wsdemo.ports import address, bound_socket
 from wsdemo.server import ServerState
+from wsdemo.trace import Kind
 from wsdemo.worker import PASS, Orders
 
 __all__ = ["ServerProcess"]
@@ -97,7 +98,7 @@ class ServerProcess(Lifetime):
         return "frozen" if self._child.is_frozen else "up"
 
     def players(self, game: str) -> list[str]:
-        """The names of its players in a game, as it last said."""
+        """The names of its players in a game, in the order in which they joined."""
         return list(self._players.get(game, []))
 
     async def start(self) -> None:
@@ -170,15 +171,28 @@ class ServerProcess(Lifetime):
         match what:
             case "record":
                 self._source.add(*arguments)
+                _, kind, _, player, _, data = arguments
+                self._follow(kind, player, data)
             case "mark":
                 self._source.reach(*arguments)
             case "now":
-                self._players, calls, hears = arguments
+                calls, hears = arguments
                 self.calls = set(calls)
                 changed, self.hears = hears != self.hears, hears
                 if changed:
                     self._on_hearing_change()
                 self._changes.announce()
+
+    def _follow(self, kind: Kind, player: str, data: dict[str, Any]) -> None:
+        """Know its players by its records: it says them before it lets a player know."""
+        match kind:
+            case "join":
+                self._players.setdefault(data["game"], []).append(player)
+            case "disconnect" if "game" in data:  # a line to Redis has none
+                self._players[data["game"]].remove(player)
+            case _:
+                return
+        self._changes.announce()
 
     def _tell(self, what: str, *arguments: Any) -> None:
         if self._channel:

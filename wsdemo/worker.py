@@ -147,8 +147,7 @@ class _Worker:
 
     def _how_it_is(self) -> list[Any]:
         assert self._server
-        games = {game: self._server.players(game) for game in self._server.games}
-        return [games, sorted(self._server.calls), self._server.hears]
+        return [sorted(self._server.calls), self._server.hears]
 
 
 async def _work() -> None:
