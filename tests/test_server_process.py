@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from tests.conftest import bodies, children, dial, eventually, listeners, recorded, within
-from wsdemo import Cluster, faults, ledger, open_cluster, scenarios
+from wsdemo import Cluster, faults, ledger, open_cluster, scenarios, server_process
 from wsdemo.brokers import BrokerDown
 from wsdemo.compare import compare
 from wsdemo.limits import Limits
@@ -121,17 +121,34 @@ async def test_one_that_somebody_has_just_killed_can_be_restarted_at_once(cluste
     assert [each.peer for each in cluster.trace.select("disconnect", at="A")] == ["P1"]
 
 
-async def test_who_was_let_in_in_its_last_moment_is_gone_with_it() -> None:
-    """A process knows no moment to say more: that it let a player in, it has said before."""
-    async with open_cluster(["A", "B", "C", "D"], broker="none", processes=True) as cluster:
-        for server in cluster.servers:
-            await cluster.join(f"P{server}", server=server)
-            pid = process(cluster, server).pid
-            assert pid
-            os.kill(pid, KILL)
-            await recorded(cluster.trace, "fault", at=server)
-            gone = cluster.trace.select("disconnect", at=server)
-            assert f"P{server}" in [record.peer for record in gone]  # perhaps after others
+# A server that is killed as soon as it has let a player in.
+LETS_IN_AND_DIES = """
+import os, signal
+from wsdemo import channel, worker
+
+class Channel(channel.Channel):
+    def tell(self, what, *arguments):
+        super().tell(what, *arguments)
+        if what == "record" and "join" in arguments:
+            os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
+
+worker.Channel = Channel
+worker.main()
+"""
+
+
+async def test_who_was_let_in_in_its_last_moment_is_gone_with_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """That it lets a player in it says before the player knows; it may have no time for more."""
+    monkeypatch.setattr(server_process, "WORKER", [sys.executable, "-c", LETS_IN_AND_DIES])
+    async with (
+        open_cluster(["A"], broker="none", processes=True) as cluster,
+        dial(cluster.servers["A"].url) as client,
+    ):
+        await client.say("join", game="g", player="P1")
+        [gone] = await recorded(cluster.trace, "disconnect", at="A")
+    assert gone.peer == "P1"
 
 
 async def test_nothing_that_it_did_stands_after_its_end(cluster: Cluster) -> None:

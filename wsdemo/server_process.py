@@ -26,6 +26,7 @@ from wsdemo.worker import PASS, Orders
 
 __all__ = ["ServerProcess"]
 
+WORKER = [sys.executable, "-c", "from wsdemo.worker import main; main()"]
 START_TIMEOUT = 30.0  # seconds; Python itself takes most of what it needs
 STOP_TIMEOUT = 5.0  # seconds
 SECONDS_FOR_WORD = 1.0  # that whoever calls has to say it
@@ -109,8 +110,7 @@ class ServerProcess(Lifetime):
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 - open as long as the process runs
         try:
             port = door.sockets[0].getsockname()[1]
-            command = [sys.executable, "-c", "from wsdemo.worker import main; main()"]
-            self._child = Child(command, {PASS: f"{port} {self._word}"}, self._errors)
+            self._child = Child(WORKER, {PASS: f"{port} {self._word}"}, self._errors)
             self._channel = await self._calls(self._child, self._called)
             self._source = self._trace.source(lambda: self._tell("mark"))
             if self._predecessor:
