@@ -11,7 +11,6 @@ import asyncio
 import random
 from bisect import bisect_right
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import count
 from typing import Any, NamedTuple, TypeVar
 
 from redis.asyncio import Redis
@@ -29,6 +28,7 @@ __all__ = ["Address", "NoCluster", "ShardedRedis"]
 
 LOOK_TIMEOUT = 1.0  # seconds that a node may take to say who has which slots
 PAUSE = 0.02  # seconds between two tries to use a slot that is just being moved
+TRIES = 2**18  # names, at most, until one has the right slot: 16 for each slot that there is
 
 Address = tuple[str, int]
 _T = TypeVar("_T")
@@ -62,8 +62,18 @@ class ShardedRedis:
 
     @property
     def nodes(self) -> set[Address]:
-        """Those that have slots."""
-        return {each.owner for each in self._ranges} | set(self._moved.values())
+        """Those that have slots, as far as we know."""
+        left = {each.owner for each in self._ranges if self._has_slot_left(each)}
+        return left | set(self._moved.values())
+
+    def _has_slot_left(self, part: _Range) -> bool:
+        """Whether it is still its owner's in part: slots may have been moved one by one."""
+        gone = (
+            slot
+            for slot, owner in self._moved.items()
+            if part.first <= slot <= part.last and owner != part.owner
+        )
+        return sum(1 for _ in gone) <= part.last - part.first
 
     def owner(self, name: str) -> Address | None:
         """The node that has the slot of a channel or key, as far as we know; None if none has."""
@@ -74,10 +84,15 @@ class ShardedRedis:
         found = self._ranges[place - 1] if place else None
         return found.owner if found and slot <= found.last else None
 
-    def name_at(self, address: Address, name: str) -> str:
-        """The name with something in braces, so that its slot is one of this node's."""
-        names = (f"{name}:{{{number}}}" for number in count())
-        return next(each for each in names if self.owner(each) == address)
+    def name_at(self, address: Address, name: str) -> str | None:
+        """The name with something in braces, so that its slot is one of this node's.
+
+        None if it has none.
+        """
+        if address not in self.nodes:
+            return None
+        names = (f"{name}:{{{number}}}" for number in range(TRIES))
+        return next((each for each in names if self.owner(each) == address), None)
 
     def client(self, address: Address) -> Redis:
         """The client of one node."""
