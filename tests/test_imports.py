@@ -20,7 +20,7 @@ LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits", "cost", "plac
     *("changes", "channel", "child", "gate", "lifetime", "open_files", "ports"),
 }
 LINKS = {"brokers.link", "brokers.sharded"}
-SEAM = {"brokers.base", "brokers.redis_broker", "brokers.epochs"}
+SEAM = {"brokers.base", "brokers.redis_broker", "brokers.epochs", "brokers.keeping"}
 BROKERS = {f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")} | {
     "brokers",
     *SEAM,
@@ -84,6 +84,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "brokers.redis_broker": LEAVES | {"brokers.base"} | LINKS,
     "brokers.pubsub": LEAVES | {"brokers.base", "brokers.redis_broker"},
     "brokers.epochs": set(),
+    "brokers.keeping": LEAVES | {"brokers.base", "brokers.redis_broker"},
     "brokers.stream": LEAVES | SEAM,
     "brokers.queue": LEAVES | SEAM,
     "brokers": LEAVES | BROKERS - {"brokers"},

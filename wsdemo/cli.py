@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
 
+from wsdemo.brokers import SECONDS_TO_KEEP
 from wsdemo.cluster import BROKERS
 from wsdemo.compare import compare
 from wsdemo.ledger import ledger
@@ -100,6 +101,14 @@ def _parser() -> argparse.ArgumentParser:
         metavar="SECONDS",
         help="over which players are sent away at the end (default: 5)",
     )
+    serving.add_argument(
+        "--seconds-to-keep",
+        type=float,
+        default=SECONDS_TO_KEEP,
+        metavar="SECONDS",
+        help="that stream and queue keep a game which nobody plays "
+        f"(default: {SECONDS_TO_KEEP:.0f}, a day)",
+    )
     serving.set_defaults(command=_serve)
 
     token = commands.add_parser("token", help="print a token by which a player may join a game")
@@ -146,6 +155,7 @@ def _serve(asked: argparse.Namespace) -> int:
         origins=asked.origin,
         games=asked.game,
         drain=asked.drain,
+        seconds_to_keep=asked.seconds_to_keep,
         limits=Limits(**{limit.name: getattr(asked, limit.name) for limit in fields(Limits)}),
         join_secret=join_secret(asked.join_secret_file),
     )

@@ -22,7 +22,7 @@ from pathlib import Path
 
 from pythonjsonlogger.json import JsonFormatter
 
-from wsdemo.brokers import REDIS_BROKERS, Broker, LocalBroker, new_broker
+from wsdemo.brokers import REDIS_BROKERS, SECONDS_TO_KEEP, Broker, LocalBroker, new_broker
 from wsdemo.limits import Limits
 from wsdemo.open_files import allow_open_files
 from wsdemo.ports import is_loopback
@@ -53,6 +53,7 @@ class Settings:
     origins: Collection[str] = ()
     games: Collection[str] = ()  # if any are named, there are no others
     drain: float = 5.0  # seconds over which its players are sent away
+    seconds_to_keep: float = SECONDS_TO_KEEP  # what is in Redis of a game that nobody plays
     limits: Limits = field(default_factory=Limits)
     join_secret: bytes = field(default=b"", repr=False)
 
@@ -120,7 +121,11 @@ async def _broker(settings: Settings) -> Broker:
     redis = remote_redis(settings.redis, SERVE_PREFIX, "Start one, or name another with --redis.")
     await redis.start()  # to say in words what is wrong, if it does not answer
     return new_broker(
-        settings.broker, redis.broker_client(), server=settings.name, prefix=redis.prefix
+        settings.broker,
+        redis.broker_client(),
+        server=settings.name,
+        prefix=redis.prefix,
+        seconds_to_keep=settings.seconds_to_keep,
     )
 
 

@@ -24,7 +24,7 @@ from websockets.http11 import Request, Response
 from websockets.protocol import State
 from websockets.typing import Origin
 
-from wsdemo.brokers import Broker, BrokerDown, Resumption
+from wsdemo.brokers import Broker, BrokerDown, GameFull, Resumption
 from wsdemo.changes import Changes
 from wsdemo.connection import Connection, broadcast
 from wsdemo.lifetime import Lifetime, end
@@ -144,6 +144,7 @@ class GameServer(Lifetime):
         self._may_join = may_join
         self._on_hearing_change = on_hearing_change
         self._limits = limits or Limits()
+        broker.max_players = self._limits.max_players
         self._canary = canary or Canary()
         self._watching: asyncio.Task[None] | None = None
         self.counts = Counts()
@@ -365,6 +366,8 @@ class GameServer(Lifetime):
             else:
                 failures += 1
             is_deaf = failures > 1 and clock() - heard_at > self._canary.bound
+            if is_deaf:
+                self._broker.listen_anew()
             if (self.hears and is_deaf) or (heard and not self.hears):
                 self.hears = heard
                 kind: Kind = "heal" if heard else "fault"
@@ -508,6 +511,7 @@ class GameServer(Lifetime):
         self._games[join.game] = game
         visit.game, visit.player = join.game, join.player
         game.arriving.add(join.player)
+        resumption: Resumption | None = None
         try:
             await self._broker.subscribe(join.game)
             resumption = await self._resume(visit, join)
@@ -515,8 +519,15 @@ class GameServer(Lifetime):
             await self._say(visit, Error("broker-down", f"{error}; try again later"))
             await visit.connection.close(Close.TRY_AGAIN_LATER, "the broker is down")
             return
+        except GameFull:
+            pass  # it is said below, once the player is not arriving any more
         finally:
             game.arriving.discard(join.player)
+        if resumption is None:
+            await self._let_go(visit)
+            words = self._over("max_players", "players of a game, with those who are away")
+            await self._reject(visit, "game-full", words)
+            return
         if visit.connection.state is not State.OPEN:
             self._broker.detach(join.game, join.player)
             return  # it gave up waiting, and may be on another server by now
@@ -613,12 +624,16 @@ class GameServer(Lifetime):
     async def _release(self, visit: _Visit) -> None:
         """Forget a client that has gone, and its game with the last of its players."""
         self._deregister(visit)
+        await self._let_go(visit)
+        self._visits.pop(id(visit.connection), None)  # it is gone already if the server was killed
+        self._changes.announce()
+
+    async def _let_go(self, visit: _Visit) -> None:
+        """Hear nothing more of a game in which nobody is left."""
         game = self._games.get(visit.game)
         if game and not game.players and not game.arriving:
             del self._games[visit.game]
             await self._broker.unsubscribe(visit.game)
-        self._visits.pop(id(visit.connection), None)  # it is gone already if the server was killed
-        self._changes.announce()
 
     def _deregister(self, visit: _Visit) -> None:
         """From here on, no event is for this connection."""

@@ -51,7 +51,7 @@ class QueueOfOne(QueueBroker):
     async def subscribe(self, game: str) -> None:
         await super().subscribe(game)
         async with self._one_at_a_time:
-            if self._server not in self._readers[game]:
+            if self._server not in self._readers.get(game, {}):
                 await self.resume(game, self._server, None)
 
     async def unsubscribe(self, game: str) -> None:

@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.brokers.keeping import publish
-from tests.conftest import dial, eventually, recorded, tasks, within
-from wsdemo.brokers import BrokerDown, QueueBroker, Resumption
+from tests.conftest import dial, eventually, game_server, recorded, tasks, within
+from wsdemo.brokers import BrokerDown, GameFull, QueueBroker, Resumption
 from wsdemo.brokers import queue as queue_module
+from wsdemo.limits import Limits
 from wsdemo.protocol import Position
 from wsdemo.redis_backend import EmbeddedRedis, FakeRedis, RedisBackend
 from wsdemo.redis_line import Line
@@ -232,7 +233,7 @@ class TestARetry:
         async with started(fake, "A", line=line) as (a, heard):
             await a.resume("g", "P1", None)
             line.replies_to_lose = 1
-            with pytest.raises(BrokerDown, match="reply"):
+            with pytest.raises(BrokerDown, match="out of reach"):
                 await a.publish("g", payload, "P1-1")
             assert not (await a.publish("g", payload, "P1-1")).is_new
             await a.sync()
@@ -369,6 +370,47 @@ class TestTheBound:
         assert keys == [f"{stem}:about", f"{stem}:ids", f"{stem}:of:P1", f"{stem}:players"]
 
 
+class TestTheNumberOfQueues:
+    async def test_is_bounded_for_those_who_are_new(self, redis: RedisBackend) -> None:
+        """On all servers, with those who are away, who may come back; whoever leaves makes room."""
+        async with started(redis, "A") as (a, _), started(redis, "B") as (b, heard):
+            a.max_players = b.max_players = 2
+            await a.resume("g", "P1", None)
+            await b.resume("g", "P2", None)
+            b.detach("g", "P2")
+            since = await publish(a, 1)
+            for broker, position in ((a, None), (b, None), (b, since)):
+                with pytest.raises(GameFull):
+                    await broker.resume("g", "P3", position)
+            assert sorted(await lengths(redis)) == ["P1", "P2"]
+            assert (await b.resume("g", "P2", None)).recovered
+            await b.sync()
+            assert heard.of == {"P2": [1]}
+            await a.forget("g", "P1")
+            assert await b.resume("g", "P3", None) == Resumption(since)
+
+    async def test_is_the_server_s_limit(self, redis: RedisBackend) -> None:
+        """Who comes and goes leaves no more queues than a game may have players, and is told so."""
+        limits = Limits(max_players=2)
+        broker = QueueBroker(redis.client(), server="A", prefix=redis.prefix)
+        async with game_server(broker=broker, limits=limits) as server:
+            for name in ("P1", "P2"):
+                async with dial(server.url) as client:
+                    await client.join(name)
+            async with dial(server.url) as client:
+                error = await client.ask("join", game="g", player="P3")
+                assert (error["type"], error["code"]) == ("error", "game-full")
+                assert "max_players" in error["message"]
+                await client.join("P3", game="another")
+                assert list(server._games) == ["another"]
+            async with dial(server.url) as client:
+                await client.join("P1")
+        client_of_redis = redis.client()
+        players = await client_of_redis.hkeys(f"{redis.prefix}queue:{{g}}:players")
+        await client_of_redis.aclose()
+        assert sorted(players) == [b"P1", b"P2"]
+
+
 class TestRedisThatLosesItsData:
     async def test_while_it_runs(self, redis: RedisBackend) -> None:
         """Until queues are made anew nothing is taken; then players are told, and it goes on."""
@@ -498,6 +540,36 @@ class TestAServerThatWasAway:
             await server.until(lambda: len(server.calls) == 1)
             await server.until(lambda: "P2" not in server._games["g"].arriving)
             assert list(broker._readers["g"]) == ["P1"]
+
+
+class TestReadingThatFails:
+    async def test_is_taken_up_again(
+        self, fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever went wrong in it: the server reads what comes next, and is not deaf for ever."""
+        async with started(fake, "A") as (a, heard), started(fake, "B") as (b, _):
+            await a.resume("g", "P1", None)
+            await a.sync()
+            with monkeypatch.context() as patch:
+                patch.setattr(a, "_insist", _fails)
+                a._wake("g")
+                with pytest.raises(RuntimeError, match="ours"):
+                    await a._reading["g"]
+            await publish(b, 1, 2)
+            await eventually(lambda: heard.of == {"P1": [1, 2]})
+
+    async def test_of_a_game_that_has_ended_leaves_nothing(self, fake: FakeRedis) -> None:
+        """What comes a moment too late is about a game of which nothing is known here."""
+        async with started(fake, "A") as (a, _):
+            await a.resume("g", "P1", None)
+            await a.unsubscribe("g")
+            a._wake("g")
+            await a.sync()
+            assert not a._readers
+
+
+async def _fails(*_: object) -> None:
+    raise RuntimeError("a mistake of ours")
 
 
 class TestStopping:

@@ -146,7 +146,7 @@ class TestARetry:
         ):
             line.replies_to_lose = 2
             for _ in range(2):
-                with pytest.raises(BrokerDown, match="reply"):
+                with pytest.raises(BrokerDown, match="out of reach"):
                     await a.publish("g", payload, "P1-1")
             receipt = await a.publish("g", payload, "P1-1")
             await a.sync()
@@ -480,6 +480,24 @@ class TestAServerThatWasAway:
             await client.aclose()
         assert heard.numbers == upto(4)
         assert not trace.select("disconnect")
+
+
+class TestReadingThatFails:
+    async def test_is_taken_up_again(
+        self, fake: FakeRedis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whatever went wrong in it: the server hears what comes next, and is not deaf for ever."""
+        async with started(fake, "A") as (a, heard), started(fake, "B") as (b, _):
+            with monkeypatch.context() as patch:
+                patch.setattr(a, "_insist", _fails)
+                with pytest.raises(RuntimeError, match="ours"):
+                    await a._catch_up("g")
+            await publish(b, 1, 2)
+            await eventually(lambda: heard.numbers == [1, 2])
+
+
+async def _fails(*_: object) -> None:
+    raise RuntimeError("a mistake of ours")
 
 
 class TestStopping:

@@ -10,7 +10,18 @@ from typing import ClassVar
 from wsdemo.gate import Gate
 from wsdemo.protocol import Position
 
-__all__ = ["Broker", "BrokerDown", "Receipt", "Relay", "Resumption", "Skip", "reason_of_gap"]
+__all__ = [
+    "Broker",
+    "BrokerDown",
+    "GameFull",
+    "Receipt",
+    "Relay",
+    "Resumption",
+    "Skip",
+    "reason_of_gap",
+]
+
+NO_BOUND = 2**53
 
 Relay = Callable[[str, bytes, int | None, str, int], None]
 """What a server does with an event: (game, the event's frame, its number, for which player, hops).
@@ -29,8 +40,13 @@ Without a reason nothing is, and only the epoch has another name.
 class BrokerDown(ConnectionError):
     """The broker could not carry out what was asked of it; the text says why.
 
-    It may have done so all the same: only its answer is missing.
+    It may have done so all the same: only its answer is missing. Players are told the text, so it
+    is plain words: what only whoever runs the broker may know is logged.
     """
+
+
+class GameFull(Exception):
+    """A game has as many players as it may, with those who are away and may come back."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +100,8 @@ class Broker(ABC):
         """Its server's own, shut while that stands still: then nothing is relayed or answered."""
         self.received = 0
         """How many messages other than its own have come to it from between the servers."""
+        self.max_players = NO_BOUND
+        """How many a game may have, on all servers and away, if something is kept for each."""
 
     async def start(self, relay: Relay, skip: Skip = lambda *gap: None) -> None:
         """Be ready to publish and to subscribe.
@@ -117,7 +135,9 @@ class Broker(ABC):
         """
 
     async def resume(self, game: str, player: str, since: Position | None) -> Resumption:
-        """What a player of a subscribed game has missed since then. Raises `BrokerDown`.
+        """What a player of a subscribed game has missed since then.
+
+        Raises `BrokerDown`, and `GameFull` if nothing more can be kept for a new player.
 
         All that is relayed after this returns is for the player too, if it is registered at once.
         """
@@ -135,6 +155,9 @@ class Broker(ABC):
     async def hears_itself(self, seconds: float) -> bool:
         """Whether what it says comes back to it within so many seconds."""
         return True
+
+    def listen_anew(self) -> None:  # noqa: B027 - most have nothing that could be dead
+        """It has not heard itself for long: listen on another connection, if this one is dead."""
 
     @abstractmethod
     async def sync(self) -> None:

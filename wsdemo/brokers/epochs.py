@@ -12,7 +12,8 @@ If every server that knew ends together with Redis, nobody knows.
 
 __all__ = ["EPOCHS"]
 
-# KEYS[1]: what is known of the game's events. ARGV[1]: an epoch, in case that one begins.
+# KEYS[1]: what is known of the game's events; what more there is of the game is in KEYS[2] and [3].
+# ARGV[1]: an epoch, in case that one begins. ARGV[2]: for how many ms a game is kept.
 EPOCHS = """
 local about = redis.call('HMGET', KEYS[1], 'epoch', 'seq', 'run', 'ended', 'lost', 'lost_of')
 local epoch, seq, lost = about[1], tonumber(about[2] or 0), tonumber(about[5] or 0)
@@ -42,5 +43,16 @@ local function go_on(position_epoch, number, is_of_a_server)
   end
   if not last then return 0, false end
   return math.min(number, last), number <= last
+end
+
+-- All of a game expires in one moment: half of it would be taken for the whole. Each use puts that
+-- off, and need not write for it.
+local function keep()
+  local is_due = false
+  for n = 1, 3 do
+    local left = redis.call('PTTL', KEYS[n])
+    is_due = is_due or left ~= -2 and left < 0.9 * tonumber(ARGV[2])
+  end
+  for n = 1, is_due and 3 or 0 do redis.call('PEXPIRE', KEYS[n], ARGV[2]) end
 end
 """

@@ -11,27 +11,24 @@ share out one stream among them, each event to one, where here everyone is to he
 https://redis.io/docs/latest/develop/data-types/streams/#consumer-groups
 
 A queue has a bound. At the bound its oldest event gives way to a new one, for a game cannot wait
-for a player who may never come back; the player is told of the gap when it does.
+for a player who may never come back; the player is told of the gap when it does. Whoever stays away
+for too long loses the queue, which expires, and its place: a game has so many queues at most.
 """
 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections import defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
-from redis.asyncio import Redis
-
-from wsdemo.brokers.base import BrokerDown, Receipt, Resumption, reason_of_gap
+from wsdemo.brokers.base import BrokerDown, GameFull, Receipt, Resumption, reason_of_gap
 from wsdemo.brokers.epochs import EPOCHS
-from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entries
+from wsdemo.brokers.keeping import KeepingBroker
+from wsdemo.brokers.redis_broker import numbered_entries
 from wsdemo.protocol import Position
-from wsdemo.redis_shards import ShardedRedis
-from wsdemo.trace import Trace
 
 __all__ = ["QueueBroker"]
 
@@ -40,7 +37,7 @@ ACK_TIMEOUT = 5.0  # seconds without an acknowledgement before events are writte
 LONGEST_ACK_TIMEOUT = 60.0  # it doubles each time
 
 # KEYS: about, ids, players (-> number acknowledged), queues. ARGV: an epoch, in case that one
-# begins; ...
+# begins; for how many ms to keep; ...
 _EPOCH = (
     EPOCHS
     + """
@@ -55,37 +52,48 @@ end
 )
 
 # KEYS: the same, and the channel of those to wake. ARGV: the same, the event's id, the event, the
-# bound, and how to publish. No epoch: Redis has lost its data, and nobody is in the game until the
-# servers have noticed.
+# bound, that of ids, and how to publish. No epoch: Redis has lost its data, and nobody is in the
+# game until the servers have noticed. A queue expires so long after its player was last on a
+# server: that one has, and not only nothing in it, whose player has not had all there was.
 _STORE = (
     EPOCHS
     + """
 if not epoch then return {} end
-local known = redis.call('ZSCORE', KEYS[2], ARGV[2])
+local known = redis.call('ZSCORE', KEYS[2], ARGV[3])
 if known then return {epoch, tonumber(known), 0, {}} end
+local before = seq
 seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-local full = {}
-for _, player in ipairs(redis.call('HKEYS', KEYS[3])) do
+local full, players = {}, redis.call('HGETALL', KEYS[3])
+for n = 1, #players, 2 do
+  local player, acked = players[n], tonumber(players[n + 1])
   local queue = KEYS[4] .. player
-  if redis.call('XLEN', queue) >= tonumber(ARGV[4]) then table.insert(full, player) end
-  redis.call('XADD', queue, 'MAXLEN', ARGV[4], string.format('%d-0', seq), 'event', ARGV[3])
+  local length = redis.call('XLEN', queue)
+  if length == 0 and math.max(acked, lost) < before then
+    redis.call('HDEL', KEYS[3], player)
+  else
+    if length >= tonumber(ARGV[5]) then table.insert(full, player) end
+    redis.call('XADD', queue, 'MAXLEN', ARGV[5], string.format('%d-0', seq), 'event', ARGV[4])
+    if redis.call('PTTL', queue) == -1 then redis.call('PEXPIRE', queue, ARGV[2]) end
+  end
 end
-redis.call('ZADD', KEYS[2], seq, ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', seq - tonumber(ARGV[4]))
-redis.call(ARGV[5], KEYS[5], '')
+redis.call('ZADD', KEYS[2], seq, ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[2], '-inf', seq - tonumber(ARGV[6]))
+keep()
+redis.call(ARGV[7], KEYS[5], '')
 return {epoch, seq, 1, full}
 """
 )
 
-# ... how many events at most; and for each player its name, the epoch and the number after which to
-# read, the number that it has acknowledged, and whether it is about to join. A player without a
-# queue gets one, as of now, if it joins or Redis may have lost it: else it has left elsewhere.
+# ... how many events at most; how many players may have a queue; and for each player its name, the
+# epoch and the number after which to read, the number that it has acknowledged, and whether it is
+# about to join. A player without a queue gets one, as of now, if it joins and there is room, or if
+# Redis may have lost it: else it has left elsewhere.
 _READ = (
     _EPOCH
     + """
-for i = 3, #ARGV, 5 do go_on(ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4] == '0') end
+for i = 5, #ARGV, 5 do go_on(ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4] == '0') end
 local read = {}
-for i = 3, #ARGV, 5 do
+for i = 5, #ARGV, 5 do
   local player, acked = ARGV[i], tonumber(ARGV[i + 3])
   local after, holds = go_on(ARGV[i + 1], tonumber(ARGV[i + 2]))
   local queue = KEYS[4] .. player
@@ -94,8 +102,12 @@ for i = 3, #ARGV, 5 do
   if not before then
     before = seq
     holds = holds and after == seq
-    if ARGV[i + 4] == '1' or ARGV[i + 1] ~= epoch then
+    local joins = ARGV[i + 4] == '1'
+    if joins and redis.call('HLEN', KEYS[3]) >= tonumber(ARGV[4]) then
+      is_new = -1
+    elseif joins or ARGV[i + 1] ~= epoch then
       is_new = 1
+      redis.call('DEL', queue)
       redis.call('HSET', KEYS[3], player, seq)
     end
   end
@@ -108,9 +120,12 @@ for i = 3, #ARGV, 5 do
   end
   after = math.min(math.max(after, before), seq)
   local first = string.format('%d-0', after + 1)
-  local events = redis.call('XRANGE', queue, first, '+', 'COUNT', ARGV[2])
+  local events = redis.call('XRANGE', queue, first, '+', 'COUNT', ARGV[3])
+  local left = redis.call('PTTL', queue)
+  if left ~= -2 and left < 0.9 * tonumber(ARGV[2]) then redis.call('PEXPIRE', queue, ARGV[2]) end
   table.insert(read, {after, holds and 1 or 0, is_new, events})
 end
+keep()
 return {epoch, seq, lost, read}
 """
 )
@@ -119,8 +134,9 @@ return {epoch, seq, lost, read}
 _LEAVE = (
     _EPOCH
     + """
-redis.call('HDEL', KEYS[3], ARGV[2])
-redis.call('DEL', KEYS[4] .. ARGV[2])
+redis.call('HDEL', KEYS[3], ARGV[3])
+redis.call('DEL', KEYS[4] .. ARGV[3])
+keep()
 """
 )
 
@@ -161,30 +177,20 @@ class _Read(NamedTuple):
         return Position(self.end.epoch if self.holds else epoch, number)
 
 
-class QueueBroker(RedisBroker):
+class QueueBroker(KeepingBroker):
     """Keeps each event for each player of the game until that player has acknowledged it.
 
-    A queue has at most `history` events, and by so many ids of events a retry is known.
+    There are so many in a queue, at most, as a `KeepingBroker` keeps, and `max_players` queues.
     """
 
     name: ClassVar[str] = "queue"
     wants_acks: ClassVar[bool] = True
 
-    def __init__(
-        self,
-        redis: Redis | ShardedRedis,
-        *,
-        server: str,
-        prefix: str = "",
-        history: int = HISTORY,
-        trace: Trace | None = None,
-    ) -> None:
-        super().__init__(redis, server=server, prefix=prefix, trace=trace)
-        self._history = history
-        self._key_prefix = f"{prefix}queue:"
-        self._store = redis.register_script(_STORE)
-        self._read = redis.register_script(_READ)
-        self._leave = redis.register_script(_LEAVE)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._store = self._redis.register_script(_STORE)
+        self._read = self._redis.register_script(_READ)
+        self._leave = self._redis.register_script(_LEAVE)
         self._readers: defaultdict[str, dict[str, _Reader]] = defaultdict(dict)
         self._woken: set[str] = set()  # games in which there may be something to read
         self._reading: dict[str, asyncio.Task[None]] = {}
@@ -201,7 +207,8 @@ class QueueBroker(RedisBroker):
         """Put the event into every player's queue, unless it is there, and wake the servers."""
         channel = self._channel(game)
         keys = [*self._keys(game), channel]
-        arguments = (secrets.token_hex(8), event, payload, self._history, self._verb)
+        kept = (self._room(payload), self._history)
+        arguments = (*self._first_arguments(), event, payload, *kept, self._verb)
         stored = await self._ask(channel, lambda: self._store(keys, arguments))
         if not stored:
             self._wake(game)
@@ -237,14 +244,14 @@ class QueueBroker(RedisBroker):
 
     def detach(self, game: str, player: str) -> None:
         """Read the player's queue no more; it goes on filling."""
-        reader = self._readers[game].pop(player, None)
+        reader = self._readers.get(game, {}).pop(player, None)
         if reader:
             reader.stop_waiting()
 
     async def forget(self, game: str, player: str) -> None:
         """Take the player's queue away."""
         self.detach(game, player)
-        arguments = (secrets.token_hex(8), player)
+        arguments = (*self._first_arguments(), player)
         leave = partial(self._leave, self._keys(game), arguments)
         await self._ask(self._channel(game), leave)
 
@@ -275,16 +282,18 @@ class QueueBroker(RedisBroker):
             )
 
     async def _read_on(self, game: str) -> None:
-        while game in self._woken and (readers := dict(self._readers[game])):
+        try:
+            while game in self._woken and (readers := dict(self._readers.get(game, {}))):
+                self._woken.discard(game)
+                found = await self._insist(game, lambda: self._queues(game, readers))
+                if found is None:
+                    break
+                for (player, reader), read in zip(readers.items(), found, strict=True):
+                    if self._readers.get(game, {}).get(player) is reader:
+                        self._write(game, player, reader, read)
+        finally:  # whatever went wrong: what comes next is a reason to read again
             self._woken.discard(game)
-            found = await self._insist(game, lambda: self._queues(game, readers))
-            if found is None:
-                break
-            for (player, reader), read in zip(readers.items(), found, strict=True):
-                if self._readers[game].get(player) is reader:
-                    self._write(game, player, reader, read)
-        self._woken.discard(game)
-        del self._reading[game]
+            del self._reading[game]
 
     def _write(self, game: str, player: str, reader: _Reader, read: _Read) -> None:
         """Write to a player what its queue has, and see to it that it is acknowledged."""
@@ -319,9 +328,12 @@ class QueueBroker(RedisBroker):
         self, game: str, readers: dict[str, _Reader], *, joins: bool = False
     ) -> list[_Read]:
         """What each of these players' queues has."""
-        arguments = [secrets.token_hex(8), str(PAGE), *_arguments(readers, joins)]
+        bounds = (*self._first_arguments(), PAGE, self.max_players)
+        arguments: list[str | int] = [*bounds, *_arguments(readers, joins)]
         async with self._reads[self._node(game)]:
             epoch, seq, lost, found = await self._read(self._keys(game), arguments)
+        if any(is_new < 0 for _, _, is_new, _ in found):
+            raise GameFull(f"there are {self.max_players} players in the game already")
         end = Position(epoch.decode(), int(seq))
         return [
             _Read(

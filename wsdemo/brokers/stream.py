@@ -14,19 +14,15 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import secrets
 from collections import deque
 from dataclasses import dataclass, field
-from typing import ClassVar
-
-from redis.asyncio import Redis
+from typing import Any, ClassVar
 
 from wsdemo.brokers.base import Receipt, Resumption, reason_of_gap
 from wsdemo.brokers.epochs import EPOCHS
-from wsdemo.brokers.redis_broker import HISTORY, RedisBroker, numbered_entries
+from wsdemo.brokers.keeping import KeepingBroker
+from wsdemo.brokers.redis_broker import numbered_entries
 from wsdemo.protocol import Position
-from wsdemo.redis_shards import ShardedRedis
-from wsdemo.trace import Trace
 
 __all__ = ["StreamBroker"]
 
@@ -34,7 +30,7 @@ _log = logging.getLogger("wsdemo.brokers")
 
 PAGE = 200  # events in one answer of Redis
 
-# KEYS: about, events, ids. ARGV: an epoch, in case that one begins; ...
+# KEYS: about, events, ids. ARGV: an epoch, in case that one begins; for how many ms to keep; ...
 _EPOCH = (
     EPOCHS
     + """
@@ -45,18 +41,19 @@ end
 """
 )
 
-# KEYS: also the channel of those to wake. ... the event's id, the event, how many are kept, and the
-# command that publishes.
+# KEYS: also the channel of those to wake. ... the event's id, the event, how many are kept, and how
+# many ids, and the command that publishes.
 _STORE = (
     _EPOCH
     + """
-local known = redis.call('ZSCORE', KEYS[3], ARGV[2])
+local known = redis.call('ZSCORE', KEYS[3], ARGV[3])
 if known then return {epoch, tonumber(known), 0, redis.call('XLEN', KEYS[2])} end
 seq = redis.call('HINCRBY', KEYS[1], 'seq', 1)
-redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[4], string.format('%d-0', seq), 'event', ARGV[3])
-redis.call('ZADD', KEYS[3], seq, ARGV[2])
-redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', seq - tonumber(ARGV[4]))
-redis.call(ARGV[5], KEYS[4], string.format('%s %d ', epoch, seq) .. ARGV[3])
+redis.call('XADD', KEYS[2], 'MAXLEN', ARGV[5], string.format('%d-0', seq), 'event', ARGV[4])
+redis.call('ZADD', KEYS[3], seq, ARGV[3])
+redis.call('ZREMRANGEBYSCORE', KEYS[3], '-inf', seq - tonumber(ARGV[6]))
+keep()
+redis.call(ARGV[7], KEYS[4], string.format('%s %d ', epoch, seq) .. ARGV[4])
 return {epoch, seq, 1, redis.call('XLEN', KEYS[2])}
 """
 )
@@ -66,12 +63,13 @@ return {epoch, seq, 1, redis.call('XLEN', KEYS[2])}
 _READ = (
     _EPOCH
     + """
-local after, holds = go_on(ARGV[2], tonumber(ARGV[3]), ARGV[5] == '1')
+local after, holds = go_on(ARGV[3], tonumber(ARGV[4]), ARGV[6] == '1')
 local events = {}
-if tonumber(ARGV[4]) > 0 then
+if tonumber(ARGV[5]) > 0 then
   local first = string.format('%d-0', after + 1)
-  events = redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', ARGV[4])
+  events = redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', ARGV[5])
 end
+keep()
 return {epoch, seq, holds and 1 or 0, lost, events}
 """
 )
@@ -106,29 +104,18 @@ class _Game:
     waiting: deque[bytes] = field(default_factory=lambda: deque(maxlen=PAGE))  # heard meanwhile
 
 
-class StreamBroker(RedisBroker):
-    """Keeps the last `history` events of each game, and relays them in the order of their numbers.
+class StreamBroker(KeepingBroker):
+    """Keeps the last events of each game, and relays them in the order of their numbers.
 
-    By so many ids of events a retry is known, too. The message that wakes a server carries the
-    event, so that one that is up to date need not ask.
+    The message that wakes a server carries the event, so that one that is up to date need not ask.
     """
 
     name: ClassVar[str] = "stream"
 
-    def __init__(
-        self,
-        redis: Redis | ShardedRedis,
-        *,
-        server: str,
-        prefix: str = "",
-        history: int = HISTORY,
-        trace: Trace | None = None,
-    ) -> None:
-        super().__init__(redis, server=server, prefix=prefix, trace=trace)
-        self._history = history
-        self._key_prefix = f"{prefix}stream:"
-        self._store = redis.register_script(_STORE)
-        self._read = redis.register_script(_READ)
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._store = self._redis.register_script(_STORE)
+        self._read = self._redis.register_script(_READ)
         self._games: dict[str, _Game] = {}
 
     async def stop(self) -> None:
@@ -140,9 +127,10 @@ class StreamBroker(RedisBroker):
         """Add the event to the stream, unless one of this name is there, and wake the servers."""
         channel = self._channel(game)
         keys = [*self._keys(game), channel]
-        arguments = (secrets.token_hex(8), event, payload, self._history, self._verb)
-        epoch, seq, is_new, kept = await self._ask(channel, lambda: self._store(keys, arguments))
-        return Receipt(None, Position(epoch.decode(), int(seq)), bool(is_new), int(kept))
+        kept = (self._room(payload), self._history)
+        arguments = (*self._first_arguments(), event, payload, *kept, self._verb)
+        epoch, seq, is_new, count = await self._ask(channel, lambda: self._store(keys, arguments))
+        return Receipt(None, Position(epoch.decode(), int(seq)), bool(is_new), int(count))
 
     async def subscribe(self, game: str) -> None:
         """Listen, and only then see how far the stream is: what comes later wakes this server."""
@@ -225,12 +213,14 @@ class StreamBroker(RedisBroker):
 
     async def _read_on(self, game: str, here: _Game) -> None:
         is_behind = True
-        while is_behind and here.position:
-            page = await self._insist(
-                game, lambda: self._page(game, here.position, PAGE, mine=True)
-            )
-            is_behind = page is not None and self._go_on(game, here, here.position, page)
-        here.reading = None
+        try:
+            while is_behind and here.position:
+                page = await self._insist(
+                    game, lambda: self._page(game, here.position, PAGE, mine=True)
+                )
+                is_behind = page is not None and self._go_on(game, here, here.position, page)
+        finally:
+            here.reading = None  # whatever went wrong: the next event is a reason to read again
         self._hear_what_waits(game, here)
 
     def _go_on(self, game: str, here: _Game, since: Position, page: _Page) -> bool:
@@ -247,7 +237,7 @@ class StreamBroker(RedisBroker):
         self, game: str, since: Position | None, count: int, *, mine: bool = False
     ) -> _Page:
         since = since or Position("none", 0)
-        arguments = (secrets.token_hex(8), since.epoch, since.seq, count, int(mine))
+        arguments = (*self._first_arguments(), since.epoch, since.seq, count, int(mine))
         async with self._reads[self._node(game)]:
             answer = await self._read(self._keys(game), arguments)
         epoch, seq, holds, lost, events = answer
