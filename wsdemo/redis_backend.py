@@ -80,6 +80,16 @@ _OPTIONS: dict[str, Any] = {
 }
 
 
+def _options(url: str) -> dict[str, Any]:
+    """For a client of the Redis at this URL."""
+    # Some networks drop a connection and tell neither end; the system asks now and then.
+    return _OPTIONS if url.startswith("unix:") else {**_OPTIONS, "socket_keepalive": True}
+
+
+def _client(url: str, line: Line | None = None) -> Redis:
+    return (line or Line()).client(url, **_options(url))
+
+
 RedisState = Literal["up", "down", "frozen"]
 Persistence = Literal["none", "everysec", "always"]
 PERSISTENCE: tuple[Persistence, ...] = get_args(Persistence)
@@ -107,7 +117,7 @@ class RedisBackend(Lifetime):
 
         Its connections are on `line`, if one is given, and break with it.
         """
-        return (line or Line()).client(self.url, **_OPTIONS)
+        return _client(self.url, line)
 
     def broker_client(self, line: Line | None = None) -> Redis | ShardedRedis:
         """The same for a broker, which on a cluster asks many nodes."""
@@ -245,7 +255,7 @@ class RemoteRedis(RedisBackend):
         """Whether a client can be made; why not is not passed on, it may hold the password."""
         try:
             for url in _node_urls(self._url):
-                pool = ConnectionPool.from_url(url, **_OPTIONS)
+                pool = ConnectionPool.from_url(url, **_options(url))
                 pool.make_connection()  # type: ignore[no-untyped-call]
         except (ValueError, TypeError):
             return False
@@ -275,14 +285,14 @@ class RemoteCluster(RemoteRedis):
 
     def client(self, line: Line | None = None) -> Redis:
         """A client of the first node named, and of no other."""
-        return (line or Line()).client(_node_urls(self._url)[0], **_OPTIONS)
+        return _client(_node_urls(self._url)[0], line)
 
     def broker_client(self, line: Line | None = None) -> ShardedRedis:
         """One that knows which node to ask for what."""
         one_line = line or Line()
         return ShardedRedis(
             [_address(url) for url in _node_urls(self._url)],
-            lambda node: one_line.client(_node_url(self._url, *node), **_OPTIONS),
+            lambda node: _client(_node_url(self._url, *node), one_line),
         )
 
     async def client_for(self, name: str) -> Redis:
@@ -292,7 +302,7 @@ class RemoteCluster(RemoteRedis):
             node = await redis.owner_for_sure(name)
         finally:
             await redis.aclose()
-        return Line().client(_node_url(self._url, *node), **_OPTIONS)
+        return _client(_node_url(self._url, *node))
 
     async def kept(self) -> Kept:
         """What is on all nodes together."""

@@ -7,17 +7,29 @@ import os
 import signal
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import pytest
 from redis.asyncio import Redis
 
-from tests.conftest import PATIENCE, eventually, pubsub, recorded, tasks, within
+from tests.conftest import (
+    PATIENCE,
+    dial,
+    eventually,
+    game_server,
+    pubsub,
+    recorded,
+    tasks,
+    within,
+)
 from wsdemo import open_cluster
 from wsdemo.brokers import BrokerDown, OneChannelBroker, PubSubBroker
+from wsdemo.brokers import link as link_module
 from wsdemo.brokers import redis_broker as pubsub_module
+from wsdemo.brokers.link import LONGEST_PAUSE
 from wsdemo.brokers.redis_broker import ANSWER_TIMEOUT, RedisGone
 from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, RemoteRedis
+from wsdemo.server import Canary
 from wsdemo.trace import Trace
 
 Heard = list[bytes]
@@ -394,6 +406,209 @@ class TestAServerThatStandsStill:
             await a.sync()
             await a.unsubscribe("g")
             assert (heard, len(trace)) == ([], before)
+
+
+class TestAConnectionThatIsDropped:
+    async def test_is_given_up_by_a_server_that_does_not_hear_itself(
+        self, embedded: EmbeddedRedis
+    ) -> None:
+        """No end of it is told, and it stands as ever: only what it says to itself is missing."""
+        trace = Trace()
+        async with _forgetful_network(embedded) as network:
+            broker = pubsub(RemoteRedis(network.url), "A", trace)
+            canary = Canary(every=0.02, bound=0.1)
+            async with (
+                game_server(broker=broker, canary=canary, trace=trace) as server,
+                dial(server.url) as client,
+            ):
+                await client.join("P1")
+                await client.ask("send", id="1", body="before")
+                network.forget()
+                await recorded(trace, "gap")
+                await recorded(trace, "heal")
+                assert server.hears
+                event = await client.ask("send", id="2", body="after")
+                assert (event["type"], event["body"]) == ("event", "after")
+                [broken] = trace.select("disconnect", peer="redis")
+                assert broken.data["reason"] == "nothing comes on this connection"
+
+    async def test_is_not_given_up_for_one_word_that_is_late(
+        self, redis: RedisBackend, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nor for a second one, if something has come in between."""
+        async with started(redis, "A") as (a, _):
+            before = a._link._pubsub  # type: ignore[union-attr]
+            for _ in range(3):
+                with monkeypatch.context() as patch:
+                    patch.setattr(a._link, "take", lambda message: None)
+                    assert not await a.hears_itself(0.1)
+                a.listen_anew()
+                assert await a.hears_itself(PATIENCE)
+            assert a._link._pubsub is before  # type: ignore[union-attr]
+
+    @posix_only
+    async def test_is_not_what_it_is_if_redis_does_not_answer(
+        self, embedded: EmbeddedRedis
+    ) -> None:
+        """A frozen Redis has the subscription as it was, and all that was said is heard."""
+        trace = Trace()
+        async with started(embedded, "A", trace) as (a, heard):
+            await a.subscribe("g")
+            with frozen(embedded):
+                for _ in range(3):
+                    assert not await a.hears_itself(0.05)
+                    a.listen_anew()
+            assert (await within(a.publish("g", b"x"))).receivers == 1
+            await a.sync()
+            assert heard == [b"x"]
+            assert not trace.select("gap", "disconnect")
+
+    @posix_only
+    async def test_while_it_is_made_is_not_waited_for_for_ever(
+        self, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever accepts a connection and says nothing does not keep a server deaf."""
+        monkeypatch.setattr(link_module, "PATIENCE", 0.1)
+        async with (
+            _forgetful_network(embedded) as network,
+            started(RemoteRedis(network.url), "A") as (a, heard),
+        ):
+            await a.subscribe("g")
+            with network.mute():
+                network.cut()
+                await eventually(lambda: not a._link.is_up)
+                await network.was_called(times=2)
+            await eventually(lambda: a._link.is_up)
+            await a.subscribe("g")
+            assert (await a.publish("g", b"x")).receivers == 1
+            await a.sync()
+            assert heard == [b"x"]
+
+
+class _Network:
+    """A way to Redis, on which it can be forgotten where what is said belongs."""
+
+    def __init__(self, port: int) -> None:
+        self._redis_port = port
+        self._flows: list[asyncio.Task[None]] = []
+        self._writers: list[asyncio.StreamWriter] = []
+        self._calls = 0
+        self._is_mute = False
+        self.url = ""
+
+    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry a new connection's bytes, both ways."""
+        self._calls += 1
+        self._writers.append(writer)
+        if self._is_mute:
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._redis_port)
+        self._writers.append(far_writer)
+        for source, target in ((reader, far_writer), (far_reader, writer)):
+            self._flows.append(asyncio.create_task(_pump(source, target)))
+
+    def forget(self) -> None:
+        """Drop all that is said on the connections that there are: they stay, for both ends."""
+        for flow in self._flows:
+            flow.cancel()
+
+    @contextmanager
+    def mute(self) -> Iterator[None]:
+        """Meanwhile, new connections are taken, and nothing is said on them."""
+        self._is_mute = True
+        yield
+        self._is_mute = False
+
+    def cut(self) -> None:
+        """End all connections that there are."""
+        self.forget()
+        for writer in self._writers:
+            writer.transport.abort()
+
+    async def was_called(self, times: int) -> None:
+        """Wait until so many more connections were made."""
+        until = self._calls + times
+        await eventually(lambda: self._calls >= until)
+
+    async def end(self) -> None:
+        """Leave nothing behind."""
+        self.cut()
+        await asyncio.gather(*self._flows, return_exceptions=True)
+
+
+async def _pump(source: asyncio.StreamReader, target: asyncio.StreamWriter) -> None:
+    with suppress(OSError):
+        while data := await source.read(65536):
+            target.write(data)
+    target.close()
+
+
+@asynccontextmanager
+async def _forgetful_network(redis: EmbeddedRedis) -> AsyncIterator[_Network]:
+    """A way to this Redis that begins to drop connections when it is told to."""
+    network = _Network(int(redis.url.rsplit(":", 1)[1]))
+    proxy = await asyncio.start_server(network.carry, "127.0.0.1", 0)
+    network.url = f"redis://127.0.0.1:{proxy.sockets[0].getsockname()[1]}"
+    try:
+        yield network
+    finally:
+        proxy.close()
+        await network.end()
+
+
+class TestRedisThatRefuses:
+    async def test_to_be_listened_to_is_asked_again_after_longer_and_longer_pauses(
+        self, embedded: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """To have asked is no success. The log says why, once."""
+        client, trace = embedded.client(), Trace()
+        async with started(embedded, "A", trace) as (a, _):
+            await a.subscribe("g")
+            await _allow(client, "-subscribe")
+            await client.client_kill_filter(_type="pubsub")
+            await eventually(lambda: a._link._pause == LONGEST_PAUSE)  # type: ignore[union-attr]
+            await _allow(client, "+subscribe")
+            await recorded(trace, "gap")
+            assert a._link._pause < LONGEST_PAUSE  # type: ignore[union-attr]
+            said = [record.getMessage() for record in caplog.records]
+            assert len([words for words in said if "NoPermissionError" in words]) == 1
+        await client.aclose()
+
+    async def test_an_event_says_so_in_plain_words(
+        self, embedded: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """It is there, so it is not "out of reach"; its own words are in the log, once."""
+        client = embedded.client()
+        async with started(embedded, "A") as (a, _):
+            await _allow(client, "-publish")
+            for _ in range(3):
+                with pytest.raises(BrokerDown) as refused:
+                    await a.publish("g", b"x")
+                assert str(refused.value) == "Redis has refused what it was asked"
+            await _allow(client, "+publish")
+            assert (await a.publish("g", b"x")).receivers == 0
+        await client.aclose()
+        [warning] = [record for record in caplog.records if record.name == "wsdemo.brokers"]
+        assert "NoPermissionError" in warning.getMessage()
+
+    async def test_connections_are_told_of_without_an_address(
+        self, embedded: EmbeddedRedis, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """The log has it, and says that the link is broken; players are told the same each time."""
+        async with started(embedded, "A") as (a, _):
+            await embedded.stop()
+            await eventually(lambda: not a._link.is_up)
+            with pytest.raises(RedisGone) as gone:
+                await a.publish("g", b"x")
+            assert str(gone.value) == "Redis is out of reach"
+        port = embedded.url.rsplit(":", 1)[1]
+        said = [record.getMessage() for record in caplog.records]
+        assert [words for words in said if "out of reach" in words and port in words]
+        assert [words for words in said if "server A does not hear Redis" in words]
+
+
+async def _allow(client: Redis, rule: str) -> None:
+    await client.execute_command("ACL", "SETUSER", "default", rule)  # type: ignore[no-untyped-call]
 
 
 class TestRedisThatGoesAway:

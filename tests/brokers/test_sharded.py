@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, contextmanager
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from redis.crc import key_slot
@@ -23,9 +23,10 @@ from wsdemo.brokers import (
     StreamBroker,
     redis_broker,
 )
+from wsdemo.brokers import sharded as sharded_module
 from wsdemo.brokers.redis_broker import RedisBroker
 from wsdemo.brokers.sharded import ShardedLink
-from wsdemo.redis_backend import redis_backend
+from wsdemo.redis_backend import FakeRedis, redis_backend
 from wsdemo.redis_cluster import EmbeddedRedisCluster
 from wsdemo.redis_shards import ShardedRedis
 from wsdemo.trace import Trace
@@ -507,7 +508,7 @@ class TestASlotThatMoves:
                 lambda: not a.link.reaches(f"{servers.redis.prefix}{{{game}}}:game:{game}")
             )
             for server in (a, late):
-                with pytest.raises(BrokerDown, match=f"CLUSTERDOWN.*{slot}|CLUSTERDOWN Hash slot"):
+                with pytest.raises(BrokerDown, match="no node of the Redis Cluster serves"):
                     await server.broker.publish(game, b"x", "e")
             assert not await a.broker.hears_itself(PATIENCE)
         finally:
@@ -516,6 +517,78 @@ class TestASlotThatMoves:
         assert (await a.publish(game, b"y")).receivers == 1
         await a.broker.sync()
         assert a.heard == {game: [b"y"]}
+
+
+class TestANodeWhoseConnectionIsDead:
+    async def test_is_listened_to_anew_and_no_other(
+        self, servers: Servers, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Nothing comes on it, and neither end was told."""
+        [here], [there] = games_on(0), games_on(1)
+        a = await servers.start(here, there)
+        dead = a.link._homes[a.broker._channel(here)]
+        other = a.link._homes[a.broker._channel(there)]
+        assert dead
+        assert other
+        before, of_other = dead._pubsub, other._pubsub
+        take = dead.take
+        monkeypatch.setattr(
+            dead, "take", lambda message: None if dead._pubsub is before else take(message)
+        )
+        for _ in range(2):
+            assert not await a.broker.hears_itself(0.2)
+            a.broker.listen_anew()
+        await recorded(a.trace, "gap")
+        assert await a.broker.hears_itself(PATIENCE)
+        assert a.gaps() == [here]
+        assert other._pubsub is of_other
+
+
+class TestASlotThatIsNobodys:
+    async def test_is_asked_for_no_more_often_the_more_often_it_is_missed(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However many find so, one look follows another after a pause."""
+        pause = 0.05
+        monkeypatch.setattr(sharded_module, "LONGEST_PAUSE", pause)
+        redis = _NoSlots()
+        link = ShardedLink(cast("ShardedRedis", redis), "own", _Owner(), server="A")
+        await link.start()
+        await link.subscribe("g")
+        for times in range(2, 30):
+            link._doubt()
+            await eventually(lambda: redis.looks >= times)  # noqa: B023
+        before, began = redis.looks, time.monotonic()
+        await eventually(lambda: redis.looks >= before + 11)
+        assert time.monotonic() - began > 0.9 * 10 * pause
+        await link.stop()
+
+
+class _NoSlots:
+    """A cluster in which no node has any slot."""
+
+    looks = 0
+
+    async def look(self) -> None:
+        self.looks += 1
+
+    def owner(self, name: str) -> None:
+        return None
+
+
+class _Owner(RedisBroker):
+    """Whoever has the link, with nothing else."""
+
+    name = "none"
+
+    def __init__(self) -> None:
+        super().__init__(FakeRedis().client(), server="A")
+
+    async def publish(self, game: str, payload: bytes, event: str) -> Receipt:
+        raise NotImplementedError
+
+    def _hear(self, game: str, message: bytes) -> None:
+        raise NotImplementedError
 
 
 async def test_twenty_starts_and_stops_leak_nothing(nodes: EmbeddedRedisCluster) -> None:

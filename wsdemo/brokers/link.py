@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import logging
 import random
 from collections.abc import Awaitable, Collection
 from contextlib import suppress
@@ -11,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 
 from redis.asyncio import Redis
 from redis.asyncio.client import PubSub
+from redis.exceptions import RedisError
 
 from wsdemo.brokers.base import BrokerDown
 from wsdemo.gate import Gate
@@ -18,6 +20,9 @@ from wsdemo.lifetime import end
 
 __all__ = ["FIRST_PAUSE", "LONGEST_PAUSE", "Link", "LinkOwner", "RedisGone"]
 
+_log = logging.getLogger("wsdemo.brokers")
+
+PATIENCE = 5.0  # seconds, at most, to reach Redis and to say what to listen to
 FIRST_PAUSE = 0.02  # seconds, at most, before the first attempt to reach a Redis that went away
 LONGEST_PAUSE = 0.5  # seconds, at most, between two later ones
 
@@ -75,7 +80,12 @@ class Link:
         self._pubsub: PubSub | None = None  # None while Redis is out of reach
         self._syncs: dict[bytes, asyncio.Future[bool]] = {}
         self._sync_ids = itertools.count(1)
+        self._said_in_vain = 0  # markers that Redis has taken since one has come back
         self._listener: asyncio.Task[None] | None = None
+        self._patience: asyncio.Timeout | None = None  # with the connection to listen on
+        self._pause = FIRST_PAUSE
+        self._unconfirmed: set[str] = set()  # of what was asked for when the link was made
+        self._trouble = ""  # that was logged last
 
     @property
     def is_up(self) -> bool:
@@ -140,17 +150,30 @@ class Link:
         heard = self._syncs[marker] = asyncio.get_running_loop().create_future()
         try:
             await self._owner.say(self.own_channel, marker)
+            self._said_in_vain += not heard.done()
             return await self._owner.answer(heard)
         finally:
             del self._syncs[marker]
+
+    def listen_anew(self) -> None:
+        """Give up a connection on which nothing comes, though Redis takes what is said.
+
+        Some networks drop a connection, and tell neither end: then it stands as ever, for whoever
+        only listens. Where Redis does not answer, it is no better to have another one.
+        """
+        is_dead = self._said_in_vain > 1  # once, it may be on its way
+        if is_dead and self._pubsub and self._patience and not self._patience.expired():
+            self._patience.reschedule(0)
 
     def take(self, message: dict[str, Any]) -> None:
         """Do what is to be done about a message that has arrived."""
         channel = message["channel"].decode()
         match message["type"]:
             case "subscribe" | "ssubscribe" if channel in self.wanted:
+                self._answered(channel)
                 self._owner.confirmed(channel)
             case "message" | "smessage" if channel == self.own_channel:
+                self._said_in_vain = 0
                 heard = self._syncs.get(message["data"])
                 if heard and not heard.done():
                     heard.set_result(True)
@@ -159,32 +182,55 @@ class Link:
 
     async def _listen(self) -> None:
         """Keep a link to Redis for as long as the server lives, and relay what comes through it."""
-        pause = FIRST_PAUSE
         while True:
             try:
-                async with self._redis.pubsub() as pubsub:
-                    asked: set[str] = set()
-                    while missing := self.wanted - asked:  # more may be wanted meanwhile
-                        await self._subscribe(pubsub, *sorted(missing))
-                        asked |= missing
-                    self._pubsub = pubsub
-                    pause = FIRST_PAUSE
-                    while self._arrive(await self._next(pubsub)):
-                        pass
-                    # or the fake Redis would keep events for this link
-                    await self._unsubscribe(pubsub)
-                    raise ConnectionError("more waited for this server than there is room for")
+                async with asyncio.timeout(PATIENCE) as self._patience:
+                    await self._listen_once(self._patience)
             except Exception as error:  # whatever it is, this server must not stay deaf
                 had_a_link = self.is_up
+                reason = str(error) or "nothing comes on this connection"
+                self._complain(error, reason)
                 self._lose()
                 await self._owner.gate.passed()
                 if had_a_link:
-                    self._owner.disconnected(self.channels, str(error))
+                    self._owner.disconnected(self.channels, reason)
             finally:
                 self._lose()
-            await asyncio.sleep(random.uniform(0, pause))  # so that servers do not return in step
+            # so that servers do not return in step
+            await asyncio.sleep(random.uniform(0, self._pause))
             await self._owner.gate.passed()
-            pause = min(2 * pause, LONGEST_PAUSE)
+            self._pause = min(2 * self._pause, LONGEST_PAUSE)
+
+    async def _listen_once(self, patience: asyncio.Timeout) -> None:
+        """Listen on one connection, until it breaks."""
+        async with self._redis.pubsub() as pubsub:
+            asked: set[str] = set()
+            while missing := self.wanted - asked:  # more may be wanted meanwhile
+                self._unconfirmed |= missing
+                await self._subscribe(pubsub, *sorted(missing))
+                asked |= missing
+            self._pubsub = pubsub
+            patience.reschedule(None)
+            while self._arrive(await self._next(pubsub)):
+                pass
+            await self._unsubscribe(pubsub)  # or the fake Redis would keep events for this link
+            raise ConnectionError("more waited for this server than there is room for")
+
+    def _answered(self, channel: str) -> None:
+        """Once all are, there is a link: to have asked is not enough, for Redis may refuse."""
+        self._unconfirmed.discard(channel)
+        if not self._unconfirmed:
+            self._pause = FIRST_PAUSE
+            self._trouble = ""
+
+    def _complain(self, error: Exception, reason: str) -> None:
+        """Log each break of a link, but not each try to make one: they fail alike."""
+        trouble = f"{type(error).__name__}: {reason}"
+        if trouble != self._trouble:
+            self._trouble = trouble
+            is_ours = not isinstance(error, (RedisError, OSError))
+            words = "server %s does not hear Redis: %s"
+            _log.warning(words, self._server, trouble, exc_info=error if is_ours else None)
 
     async def _subscribe(self, pubsub: PubSub, *channels: str) -> None:
         await pubsub.subscribe(*channels)
@@ -201,10 +247,12 @@ class Link:
 
     def _lose(self) -> None:
         self._pubsub = None
+        self._unconfirmed.clear()
         self._fail_syncs()
         self._owner.lost(self.wanted)
 
     def _fail_syncs(self) -> None:
+        self._said_in_vain = 0
         for heard in self._syncs.values():
             if not heard.done():
                 heard.set_result(False)  # it will not come any more

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import math
 import random
 from abc import abstractmethod
 from collections import defaultdict
@@ -11,7 +13,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, TypeVar
 
 from redis.asyncio import Redis
-from redis.exceptions import ClusterCrossSlotError, MovedError, RedisError
+from redis.exceptions import (
+    AuthenticationError,
+    AuthorizationError,
+    ClusterCrossSlotError,
+    ClusterDownError,
+    MovedError,
+    RedisError,
+    ResponseError,
+)
 
 from wsdemo.brokers.base import Broker, BrokerDown, Relay, Skip
 from wsdemo.brokers.link import FIRST_PAUSE, LONGEST_PAUSE, Link, RedisGone
@@ -22,10 +32,13 @@ from wsdemo.trace import Kind, Trace
 
 __all__ = ["HISTORY", "RedisBroker", "RedisGone", "numbered_entries"]
 
+_log = logging.getLogger("wsdemo.brokers")
+
 ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one never does
 READS = 16  # at a time; each takes a connection, of which a client has so many
 HISTORY = 1000  # events that a broker keeps, if it keeps any
 BYTES_WAITING = 4 * 2**20  # of events, at most, for a server that stands still
+SILENCE = 10.0  # seconds from one line in the log to the next about the same trouble
 
 _T = TypeVar("_T")
 
@@ -77,6 +90,7 @@ class RedisBroker(Broker):
         )
         self._waiting = 0  # bytes of events that came while the gate was shut
         self._runs = False
+        self._logged: dict[str, float] = {}  # when, by what is said to players
 
     async def start(self, relay: Relay, skip: Skip = lambda *gap: None) -> None:
         """Reach Redis, and listen."""
@@ -143,6 +157,10 @@ class RedisBroker(Broker):
                 return await self._link.hears_itself()
         except (TimeoutError, BrokerDown):
             return False
+
+    def listen_anew(self) -> None:
+        """Give up each connection on which nothing comes, though its Redis takes what is said."""
+        self._link.listen_anew()
 
     @abstractmethod
     def _hear(self, game: str, message: bytes) -> None:
@@ -233,7 +251,10 @@ class RedisBroker(Broker):
         return await self.answer(in_turn())
 
     async def _insist(self, game: str, command: Callable[[], Awaitable[_T]]) -> _T | None:
-        """What Redis answers in the end; None if the link is lost, whose return begins it anew."""
+        """What Redis answers in the end; None if the link is lost, whose return begins it anew.
+
+        It may refuse for long, if it has no memory left, say: the log tells.
+        """
         pause = FIRST_PAUSE
         while True:
             try:
@@ -255,19 +276,36 @@ class RedisBroker(Broker):
         return result
 
     async def in_time(self, answer: Awaitable[_T]) -> _T:
-        """What Redis answers. Raises `BrokerDown` if it is not there or does not answer."""
+        """What Redis answers. Raises `BrokerDown` if it is not there, does not answer, or refuses.
+
+        Players are told the error, and nothing of Redis's own words, which name addresses and such.
+        """
         try:
             async with asyncio.timeout(ANSWER_TIMEOUT):
                 return await answer
         except TimeoutError as error:
             what = "has not answered" if self._link.is_up else "has been out of reach"
-            raise BrokerDown(f"Redis {what} for {ANSWER_TIMEOUT:g} s") from error
+            raise self._down(f"Redis {what} for {ANSWER_TIMEOUT:g} s", error) from error
         except (MovedError, ClusterCrossSlotError) as error:
-            raise BrokerDown(
-                "Redis is one node of a cluster: redis+cluster:// is for all"
-            ) from error
+            words = "Redis is one node of a cluster: redis+cluster:// is for all"
+            raise self._down(words, error) from error
+        except ClusterDownError as error:
+            words = "no node of the Redis Cluster serves this game"
+            raise self._down(words, error, RedisGone) from error
+        except (ResponseError, AuthenticationError, AuthorizationError) as error:
+            raise self._down("Redis has refused what it was asked", error) from error
         except (RedisError, OSError) as error:
-            raise RedisGone(f"Redis is out of reach: {error}") from error
+            raise self._down("Redis is out of reach", error, RedisGone) from error
+
+    def _down(
+        self, words: str, error: Exception, kind: type[BrokerDown] = BrokerDown
+    ) -> BrokerDown:
+        """The error for players; the log has the reason, though not for each of them."""
+        now = asyncio.get_running_loop().time()
+        if now - self._logged.get(words, -math.inf) > SILENCE:
+            self._logged[words] = now
+            _log.warning("server %s: %s (%s: %s)", self._server, words, type(error).__name__, error)
+        return kind(words)
 
     # What the link tells
 

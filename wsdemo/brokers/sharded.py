@@ -56,6 +56,7 @@ class ShardedLink:
         self._stirred = asyncio.Event()
         self._settled = asyncio.Event()
         self._keeper: asyncio.Task[None] | None = None
+        self._next_doubt: asyncio.TimerHandle | None = None
 
     @property
     def is_up(self) -> bool:
@@ -77,6 +78,8 @@ class ShardedLink:
         """End all links."""
         await end(self._keeper)
         self._keeper = None
+        if self._next_doubt:
+            self._next_doubt.cancel()
         await asyncio.gather(*(link.stop() for link in self._links.values()))
 
     async def subscribe(self, channel: str) -> None:
@@ -113,6 +116,11 @@ class ShardedLink:
                 self._doubt()
         return heard
 
+    def listen_anew(self) -> None:
+        """Give up each node's connection that is dead, and no other."""
+        for link in self._with_games():
+            link.listen_anew()
+
     def _with_games(self) -> list[_NodeLink]:
         return [link for link in self._links.values() if link.channels]
 
@@ -130,7 +138,7 @@ class ShardedLink:
             if not self._stirred.is_set():
                 self._settled.set()
             if not all(self._homes.values()):  # nobody has its slot
-                asyncio.get_running_loop().call_later(LONGEST_PAUSE, self._doubt)
+                self._doubt_later()
 
     async def _follow(self) -> None:
         if self._is_in_doubt:
@@ -162,7 +170,7 @@ class ShardedLink:
 
     def _link_to(self, address: Address) -> _NodeLink:
         if address not in self._links:
-            own_channel = self._redis.name_at(address, self._own_channel)
+            own_channel = self._redis.name_at(address, self._own_channel) or self._own_channel
             redis = self._redis.client(address)
             link = _NodeLink(address, redis, own_channel, self, server=self._server)
             self._links[address] = link
@@ -175,10 +183,10 @@ class ShardedLink:
         if not link.channels and not link.is_up:
             del self._links[address]
             await link.stop()
-        elif address in self._redis.nodes and (
-            not link.can_call_itself or self._redis.owner(link.own_channel) != address
-        ):
-            await link.call_itself(self._redis.name_at(address, self._own_channel))
+        elif not link.can_call_itself or self._redis.owner(link.own_channel) != address:
+            own_channel = self._redis.name_at(address, self._own_channel)
+            if own_channel:  # or it has no slot any more
+                await link.call_itself(own_channel)
 
     def _take_from(self, link: _NodeLink, channel: str, reason: str) -> None:
         link.drop(channel)
@@ -189,6 +197,16 @@ class ShardedLink:
     def _doubt(self) -> None:
         self._is_in_doubt = True
         self._stir()
+
+    def _doubt_later(self) -> None:
+        """Ask again in a while, however many have found that a slot is nobody's."""
+        if self._next_doubt is None:
+            loop = asyncio.get_running_loop()
+            self._next_doubt = loop.call_later(LONGEST_PAUSE, self._doubt_again)
+
+    def _doubt_again(self) -> None:
+        self._next_doubt = None
+        self._doubt()
 
     def _stir(self) -> None:
         self._settled.clear()
@@ -278,12 +296,14 @@ class _NodeLink(Link):
         """The channel is another node's: there is nothing to be ended here."""
         self.channels.discard(channel)
         del self._unanswered[channel]
+        self._answered(channel)
 
     async def call_itself(self, own_channel: str) -> None:
         """Have another channel for what the server says to itself: this one is not here now."""
         self._fail_syncs()
         self._owner.lost({self.own_channel})
         del self._unanswered[self.own_channel]
+        self._answered(self.own_channel)
         self.own_channel = own_channel
         self.can_call_itself = True
         if self._pubsub:
