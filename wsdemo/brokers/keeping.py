@@ -17,7 +17,23 @@ from wsdemo.brokers.redis_broker import HISTORY, RedisBroker
 from wsdemo.redis_shards import ShardedRedis
 from wsdemo.trace import Trace
 
-__all__ = ["SECONDS_TO_KEEP", "KeepingBroker"]
+__all__ = ["PAGE", "PAGES", "SECONDS_TO_KEEP", "KeepingBroker"]
+
+PAGE = 200  # events in one answer of Redis, at most
+PAGE_SIZE = 2**17  # bytes of them, at most, but for a single one: a server writes a page at once
+
+# The first of these entries of a stream, as many as a page has.
+PAGES = f"""
+local unpack = unpack or table.unpack
+local function page(entries)
+  local size = 0
+  for n, entry in ipairs(entries) do
+    size = size + #entry[2][2]
+    if n > 1 and size > {PAGE_SIZE} then return {{unpack(entries, 1, n - 1)}} end
+  end
+  return entries
+end
+"""
 
 SECONDS_TO_KEEP = 86_400.0
 LONGEST = 1e9  # seconds

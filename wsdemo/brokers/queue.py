@@ -26,13 +26,12 @@ from typing import Any, ClassVar, NamedTuple
 
 from wsdemo.brokers.base import BrokerDown, GameFull, Receipt, Resumption, reason_of_gap
 from wsdemo.brokers.epochs import EPOCHS
-from wsdemo.brokers.keeping import KeepingBroker
+from wsdemo.brokers.keeping import PAGE, PAGES, KeepingBroker
 from wsdemo.brokers.redis_broker import numbered_entries
 from wsdemo.protocol import Position
 
 __all__ = ["QueueBroker"]
 
-PAGE = 200  # events in one answer of Redis, for each player
 ACK_TIMEOUT = 5.0  # seconds without an acknowledgement before events are written again
 LONGEST_ACK_TIMEOUT = 60.0  # it doubles each time
 
@@ -89,7 +88,8 @@ return {epoch, seq, 1, full}
 # about to join. A player without a queue gets one, as of now, if it joins and there is room, or if
 # Redis may have lost it: else it has left elsewhere.
 _READ = (
-    _EPOCH
+    PAGES
+    + _EPOCH
     + """
 for i = 5, #ARGV, 5 do go_on(ARGV[i + 1], tonumber(ARGV[i + 2]), ARGV[i + 4] == '0') end
 local read = {}
@@ -120,7 +120,7 @@ for i = 5, #ARGV, 5 do
   end
   after = math.min(math.max(after, before), seq)
   local first = string.format('%d-0', after + 1)
-  local events = redis.call('XRANGE', queue, first, '+', 'COUNT', ARGV[3])
+  local events = page(redis.call('XRANGE', queue, first, '+', 'COUNT', ARGV[3]))
   local left = redis.call('PTTL', queue)
   if left ~= -2 and left < 0.9 * tonumber(ARGV[2]) then redis.call('PEXPIRE', queue, ARGV[2]) end
   table.insert(read, {after, holds and 1 or 0, is_new, events})

@@ -20,15 +20,13 @@ from typing import Any, ClassVar
 
 from wsdemo.brokers.base import Receipt, Resumption, reason_of_gap
 from wsdemo.brokers.epochs import EPOCHS
-from wsdemo.brokers.keeping import KeepingBroker
+from wsdemo.brokers.keeping import PAGE, PAGES, KeepingBroker
 from wsdemo.brokers.redis_broker import numbered_entries
 from wsdemo.protocol import Position
 
 __all__ = ["StreamBroker"]
 
 _log = logging.getLogger("wsdemo.brokers")
-
-PAGE = 200  # events in one answer of Redis
 
 # KEYS: about, events, ids. ARGV: an epoch, in case that one begins; for how many ms to keep; ...
 _EPOCH = (
@@ -61,13 +59,14 @@ return {epoch, seq, 1, redis.call('XLEN', KEYS[2])}
 # ... the epoch and the number after which to read, how many events at most, and 1 if a server has
 # got so far.
 _READ = (
-    _EPOCH
+    PAGES
+    + _EPOCH
     + """
 local after, holds = go_on(ARGV[3], tonumber(ARGV[4]), ARGV[6] == '1')
 local events = {}
 if tonumber(ARGV[5]) > 0 then
   local first = string.format('%d-0', after + 1)
-  events = redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', ARGV[5])
+  events = page(redis.call('XRANGE', KEYS[2], first, '+', 'COUNT', ARGV[5]))
 end
 keep()
 return {epoch, seq, holds and 1 or 0, lost, events}
