@@ -1,4 +1,4 @@
-"""The files that tools and newcomers read: what they name is there, and as their schema wants it."""
+"""The files that tools and newcomers read: what they name is there, and is as its schema has it."""
 
 from __future__ import annotations
 
