@@ -68,10 +68,15 @@ class Lesson:
         return found[1] if found else self.name
 
     @property
+    def short_title(self) -> str:
+        """Its heading up to a colon."""
+        return self.title.partition(":")[0]
+
+    @property
     def aim(self) -> str:
         """What it says that the reader will learn."""
-        found = re.search(r"\*\*You will learn\*\* (.+)", self.notebook.cells[0].source)
-        return found[1] if found else ""
+        found = re.search(r"\*\*You will learn\*\* .+", self.notebook.cells[0].source)
+        return found[0].replace("**", "") if found else ""
 
 
 def build(
@@ -97,7 +102,11 @@ def _run(path: Path) -> Any:
     notebook = nbformat.read(path, as_version=4)  # type: ignore[no-untyped-call]
     resources = {"metadata": {"path": str(path.parent)}}
     client = NotebookClient(
-        notebook, timeout=CELL_TIMEOUT, resources=resources, store_widget_state=True
+        notebook,
+        timeout=CELL_TIMEOUT,
+        resources=resources,
+        store_widget_state=True,
+        extra_arguments=["--IPKernelApp.log_level=40"],  # errors alone
     )
     return client.execute()
 
@@ -120,20 +129,20 @@ def _ways(before: Sequence[Lesson], after: Sequence[Lesson]) -> Iterator[tuple[L
 
 def _index_page(lessons: Sequence[Lesson]) -> str:
     rows = "\n".join(
-        f"<li>{_link(each.name, each.title)}<br>{_inner(each.aim)}</li>" for each in lessons
+        f"<li>{_link(each.name, each.title)}{_inner(each.aim)}</li>" for each in lessons
     )
     main = (
         "<h1>Why WebSocket servers need a message broker once there are two of them</h1>\n"
         "<p>… and what the broker does not promise. Everything on these pages has happened: each "
         "message that moves went through a real WebSocket, and can be watched again here. To run "
         "it yourself, and change it, open the notebooks.</p>\n"
-        f'<ol class="lessons" start="0">\n{rows}\n</ol>'
+        f'<ul class="lessons">\n{rows}\n</ul>'
     )
     return _page("wsdemo", _nav(lessons, "index"), main, "")
 
 
 def _nav(lessons: Sequence[Lesson], current: str) -> str:
-    names = [("index", "All lessons"), *((each.name, each.title) for each in lessons)]
+    names = [("index", "All lessons"), *((each.name, each.short_title) for each in lessons)]
     return "".join(_link(name, title, is_here=name == current) for name, title in names)
 
 
