@@ -273,9 +273,9 @@ class TestDelays:
             {"WebSocket": 116, "polling": 2406},
         )
         assert str(delays).splitlines() == [
-            "                set-up     after it   each event was heard",
-            "WebSocket    500 bytes    116 bytes   1 to 3 ms later, 2 on average",
-            "polling        0 bytes  2,406 bytes   30 to 90 ms later, 60 on average",
+            "in bytes    set-up  after it  an event   which was heard",
+            "WebSocket      500       116        58   1 to 3 ms later, 2 on average",
+            "polling          0     2,406     1,203   30 to 90 ms later, 60 on average",
             "polling asked 4 times, 2 of them in vain",
         ]
         assert "never" in str(Delays([1.0], {"WebSocket": []}, []))

@@ -213,10 +213,11 @@ class Delays:
         return max(waited, default=0)
 
     def __str__(self) -> str:
-        lines = [f"{'':10}{'set-up':>12}{'after it':>13}   each event was heard"]
+        lines = [f"{'in bytes':10}{'set-up':>8}{'after it':>10}{'an event':>10}   which was heard"]
         for way, waits in self.waits.items():
-            bytes_ = f"{self.setup.get(way, 0):>6,} bytes{self.size.get(way, 0):>7,} bytes"
-            lines.append(f"{way:10}{bytes_}   {in_ms(waits)}")
+            setup, size = self.setup.get(way, 0), self.size.get(way, 0)
+            each = size / max(len(self.said), 1)
+            lines.append(f"{way:10}{setup:>8,}{size:>10,}{each:>10,.0f}   {in_ms(waits)}")
         lines.append(f"polling asked {len(self.asked)} times, {len(self.in_vain)} of them in vain")
         return "\n".join(lines)
 
