@@ -47,7 +47,7 @@ WIRING = {
     "balancing",
     *("crowd", "herd", "coefficients"),
 }
-VIEWS = {"ledger", "story", "picture", "space_time", "page", "stage"} | {
+VIEWS = {"ledger", "story", "picture", "signs", "space_time", "page", "stage"} | {
     *("wire_view", "cost_view", "placement_view", "crowd_view", "published")
 }
 EDGES = {"teach", "cli", "doctor", "serve", "__main__"}
@@ -121,7 +121,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "ledger": {"trace"},
     "story": {"trace", "ledger"},
     "picture": set(),
-    "space_time": {"trace", "ledger", "story", "picture"},
+    "signs": {"picture"},
+    "space_time": {"trace", "ledger", "story", "picture", "signs"},
     "wire_view": {"picture", "wire"},
     "cost_view": {"picture", "cost"},
     "crowd_view": {"picture", "measured", "capacity"},
