@@ -47,8 +47,9 @@ WIRING = {
     "balancing",
     *("crowd", "herd", "coefficients"),
 }
-VIEWS = {"ledger", "challenges", "rerun", "story", "picture", "space_time", "page", "stage"} | {
-    *("wire_view", "cost_view", "placement_view", "crowd_view", "published")
+VIEWS = {"ledger", "challenges", "rerun", "story", "picture", "signs", "space_time"} | {
+    *("page", "stage"),
+    *("wire_view", "cost_view", "placement_view", "crowd_view", "published"),
 }
 EDGES = {"teach", "cli", "doctor", "serve", "site", "__main__"}
 
@@ -123,7 +124,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "challenges": {"trace", "ledger"},
     "story": {"trace", "ledger"},
     "picture": set(),
-    "space_time": {"trace", "ledger", "story", "picture"},
+    "signs": {"picture"},
+    "space_time": {"trace", "ledger", "story", "picture", "signs"},
     "wire_view": {"picture", "wire"},
     "cost_view": {"picture", "cost"},
     "crowd_view": {"picture", "measured", "capacity"},
