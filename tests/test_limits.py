@@ -25,7 +25,7 @@ from wsdemo import protocol
 from wsdemo.brokers import LocalBroker
 from wsdemo.limits import BURST, Allowance, Limits
 from wsdemo.ports import is_loopback
-from wsdemo.protocol import MAX_BODY
+from wsdemo.protocol import MAX_BODY, Event, encode
 from wsdemo.redis_backend import RedisBackend
 from wsdemo.server import GameServer
 
@@ -137,7 +137,7 @@ async def _too_big(server: GameServer, stack: AsyncExitStack) -> str:
     return str(error["message"])
 
 
-async def _too_much_waiting(server: GameServer, stack: AsyncExitStack) -> str:
+async def _too_much_waiting(server: GameServer, stack: AsyncExitStack) -> None:
     """Its connection is cut: it would not read why."""
     stalled = await stack.enter_async_context(stalling(server))
     speaker = await stack.enter_async_context(dial(server.url))
@@ -146,7 +146,16 @@ async def _too_much_waiting(server: GameServer, stack: AsyncExitStack) -> str:
         await speaker.say("send", id="1", body="x" * MAX_BODY)
         await speaker.hear()
     stalled.close()
+
+
+async def _too_much_waiting_for_one(server: GameServer, stack: AsyncExitStack) -> str:
+    await _too_much_waiting(server, stack)
     return "(max_waiting)"
+
+
+async def _too_much_waiting_in_all(server: GameServer, stack: AsyncExitStack) -> str:
+    await _too_much_waiting(server, stack)
+    return "(max_waiting_in_all)"
 
 
 async def _too_many_bad_messages(server: GameServer, stack: AsyncExitStack) -> str:
@@ -178,7 +187,8 @@ REACHED: dict[str, tuple[Limits, Reach]] = {
     "max_players": (Limits(max_players=3), _too_many_players),
     "max_rate": (Limits(max_rate=0.6), _too_fast),
     "max_message": (Limits(max_message=1000), _too_big),
-    "max_waiting": (Limits(max_waiting=100_000), _too_much_waiting),
+    "max_waiting": (Limits(max_waiting=100_000), _too_much_waiting_for_one),
+    "max_waiting_in_all": (Limits(max_waiting_in_all=100_000), _too_much_waiting_in_all),
     "max_bad_messages": (Limits(max_bad_messages=3), _too_many_bad_messages),
     "seconds_to_join": (Limits(seconds_to_join=0.1), _too_late),
     "seconds_to_answer": (Limits(seconds_to_answer=0.1), _no_answer),
@@ -298,6 +308,68 @@ async def test_who_was_cut_off_has_it_all_when_it_comes_back(redis: RedisBackend
         assert again["recovered"] is True
         heard += [await back.hear() for _ in range(said - len(heard))]
         assert [event["id"] for event in heard] == [f"{number}" for number in range(1, said + 1)]
+
+
+async def test_what_comes_in_one_turn_of_the_event_loop_waits_too() -> None:
+    """Not only what the transport has: a page of a history is written without a pause."""
+    async with game_server(limits=Limits(max_waiting=2**20)) as server, stalling(server):
+        [connection] = server._sockets
+        event, most = encode(Event("1", "P4", "x" * MAX_BODY)), 0
+        for _ in range(32 * 2**20 // MAX_BODY):  # the system takes some of it, too
+            server.relay("g", event)
+            most = max(most, connection.waiting)
+        assert most < 1.25 * 2**20 + 2 * MAX_BODY
+        assert server.counts.limits_reached == {"max_waiting": 1}
+
+
+async def test_of_all_those_who_do_not_read_the_ones_with_the_most_waiting_go_first() -> None:
+    """As many of them as it takes, and nobody who reads."""
+    limits = Limits(max_waiting_in_all=2**20)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(game_server(limits=limits))
+        speakers = [await stack.enter_async_context(dial(server.url)) for _ in range(2)]
+        for game, speaker in zip("gh", speakers, strict=True):
+            await speaker.join("P1", game=game)
+        for number in range(20):  # of each game
+            for game in "gh":
+                wire = await stack.enter_async_context(raw(server.port, SMALL_BUFFER))
+                await wire.upgrade()
+                await wire.say("join", game=game, player=f"S{number}")
+                await wire.hear()
+        while len(server.players("g")) == 21:
+            for speaker in [speakers[0]] * 3 + [speakers[1]]:
+                await speaker.say("send", id="1", body="x" * MAX_BODY)
+                await speaker.hear()
+        waiting = sum(connection.waiting for connection in server._sockets)
+        assert waiting <= limits.max_waiting_in_all
+        assert len(server.players("h")) == 21  # three times as much was said in the other game
+        for speaker in speakers:
+            await speaker.silence()
+
+
+async def test_many_joins_and_a_goodbye_leave_no_game_behind() -> None:
+    """Said at once, so that the goodbye is there before the first of the joins is looked at."""
+    async with game_server() as server, raw(server.port) as wire:
+        await wire.upgrade()
+        join = b'{"type":"join","game":"g%d","player":"P1"}'
+        joins = b"".join(frame(TEXT, join % number) for number in range(50))
+        await wire.push(joins + frame(CLOSE, b"\x03\xe8"))
+        assert await wire.outcome(PATIENCE) == "1000"
+        await within(server.until(lambda: not server.calls))
+        assert not server._games
+
+
+async def test_who_leaves_can_join_no_other_game_on_its_way_out() -> None:
+    """Its connection is about to end, and nobody would ever leave that game again."""
+    async with game_server() as server, raw(server.port) as wire:
+        await wire.upgrade()
+        joins = [b'{"type":"join","game":"%s","player":"P1"}' % game for game in (b"g", b"h")]
+        words = [joins[0], b'{"type":"leave"}', joins[1]]
+        await wire.push(b"".join(frame(TEXT, each) for each in words))
+        assert [heard["game"] for heard in await wire.hear_to_the_end()] == ["g"]
+        wire.close()
+        await within(server.until(lambda: not server.calls))
+        assert not server._games
 
 
 async def test_pings_without_end_fill_no_memory() -> None:

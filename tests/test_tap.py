@@ -7,8 +7,11 @@ import gc
 import socket
 import time
 import warnings
+from base64 import b64encode
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
+from hashlib import sha1
+from math import inf
 from typing import Any
 
 import pytest
@@ -20,7 +23,7 @@ from wsdemo import tap as tap_module
 from wsdemo import wire
 from wsdemo.delays import websocket_and_polling
 from wsdemo.tap import Tap
-from wsdemo.wire import Conversation, accept_key
+from wsdemo.wire import GUID, Conversation
 
 Streams = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -128,9 +131,8 @@ class TestKeeping:
             )
             assert talk.request.startswith("GET / HTTP/1.1\r\n")
             assert talk.response.startswith("HTTP/1.1 101 Switching Protocols\r\n")
-            assert talk.header("Sec-WebSocket-Accept") == accept_key(
-                talk.header("Sec-WebSocket-Key")
-            )
+            hashed = sha1(f"{talk.header('Sec-WebSocket-Key')}{GUID}".encode()).digest()
+            assert talk.header("Sec-WebSocket-Accept") == b64encode(hashed).decode()
             assert ends(talk) == BOTH_FIN
             heads = len(talk.request) + len(talk.response) + 8
             assert talk.kept == heads + sum(frame.size for frame in talk.frames)
@@ -173,8 +175,10 @@ class TestKeeping:
                 after = time.perf_counter()
                 talk = tap.conversations[0]
                 question, answer = talk.frames[-2:]
-                times = [before, talk.began + question.t, talk.began + answer.t, after]
+                moments = [question.t, question.arrived, answer.t, answer.arrived]
+                times = [before, *(talk.began + t for t in moments), after]
                 assert times == sorted(times)
+                assert not question.crosses(answer)
 
 
 class TestPassingOn:
@@ -248,6 +252,83 @@ class TestPassingOn:
             assert ":1/" not in tap.url
 
 
+class TestCrossing:
+    async def test_what_both_say_crosses(self) -> None:
+        """Whoever speaks first: neither arrives before the other was sent. Then it goes on."""
+        speakers: asyncio.Queue[ServerConnection] = asyncio.Queue()
+
+        async def speak(connection: ServerConnection) -> None:
+            speakers.put_nowait(connection)
+            await echo(connection)
+
+        async with tapped(speak) as tap, dial(tap.url) as client:
+            server = await within(speakers.get())
+            [talk] = tap.conversations
+            for one, other in ((client.connection, server), (server, client.connection)) * 3:
+                before = len(talk.frames)
+                async with tap.crossing(talk):
+                    await one.send("hello")
+                    await other.send("jump")
+                await within(client.connection.recv())
+                await within(client.connection.recv())  # the echo
+                first, second, answer = talk.frames[before:]
+                assert {first.text, second.text} == {"hello", "jump"}
+                assert first.crosses(second)
+                assert not answer.crosses(first)
+                assert not answer.crosses(second)
+
+    async def test_nothing_arrives_until_both_have_spoken(self) -> None:
+        """Not even if one side says much, or says that it has ended."""
+        heard = asyncio.Event()
+        go_on = asyncio.Event()
+
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            assert await reader.readexactly(1) == b"0"
+            await go_on.wait()
+            writer.write(b"answer")
+            assert await reader.read() == b"12"
+            heard.set()
+
+        async with tcp(answer) as tap, call(tap) as (reader, writer):
+            writer.write(b"0")
+            await eventually(lambda: tap.conversations and tap.conversations[0].chunks)
+            [talk] = tap.conversations
+            await eventually(lambda: talk.chunks[0].arrived < inf)
+            async with tap.crossing(talk):
+                writer.write(b"1")
+                await eventually(lambda: talk.said("client") == b"01")
+                writer.write(b"2")
+                writer.write_eof()
+                assert talk.chunks[-1].arrived == inf
+                assert not heard.is_set()
+                go_on.set()
+            assert await within(reader.read()) == b"answer"
+            await within(heard.wait())
+            await within(talk.over.wait())
+            assert max(chunk.arrived for chunk in talk.chunks) < inf
+
+    async def test_who_says_nothing_is_not_waited_for(
+        self, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """It is an error that says what to do, and what the other has said arrives."""
+        monkeypatch.setattr(tap_module, "SECONDS_OUT", 0.05)
+        async with tapped() as tap, dial(tap.url) as client:
+            [talk] = tap.conversations
+            with pytest.raises(TimeoutError, match="let both say something"):
+                async with tap.crossing(talk):
+                    await client.say_raw("x")
+            assert await within(client.connection.recv()) == "x"
+
+    async def test_an_error_in_it_holds_up_nobody(self) -> None:
+        """It goes on as it is, and what was said arrives."""
+        async with tapped() as tap, dial(tap.url) as client:
+            with suppress(ZeroDivisionError):
+                async with tap.crossing(tap.conversations[0]):
+                    await client.say_raw("x")
+                    _ = 1 / 0
+            assert await within(client.connection.recv()) == "x"
+
+
 class TestCuts:
     async def test_by_the_client(self) -> None:
         """It is kept as a reset by the client, and the server sees a connection that broke."""
@@ -260,8 +341,28 @@ class TestCuts:
         async with tapped(wait) as tap, dial(tap.url) as client:
             client.slam()
             assert await within(codes.get()) == 1006
-            assert ends(tap.conversations[0]) == {("client", "RST")}
-            assert said(tap.conversations[0]) == []
+            [talk] = tap.conversations
+            await within(talk.over.wait())
+            assert ends(talk) == {("client", "RST")}
+            assert said(talk) == []
+            assert talk.ends[0].arrived < inf
+
+    async def test_a_client_that_just_ends(self) -> None:
+        """It says no goodbye, but its system ends TCP; the server does so too, and has its 1006."""
+        codes: asyncio.Queue[int | None] = asyncio.Queue()
+
+        async def wait(connection: ServerConnection) -> None:
+            await connection.wait_closed()
+            codes.put_nowait(connection.close_code)
+
+        async with tapped(wait) as tap, dial(tap.url) as client:
+            [talk] = tap.conversations
+            assert not talk.over.is_set()
+            client.connection.transport.abort()
+            await within(talk.over.wait())
+            assert [(c.side, c.end) for c in talk.ends] == [("client", "FIN"), ("server", "FIN")]
+            assert said(talk) == []
+            assert await within(codes.get()) == 1006
 
     async def test_by_the_server(self) -> None:
         """It is kept as a reset by the server, and the client sees a connection that broke."""
@@ -414,7 +515,7 @@ class TestWebSocketAndPolling:
         assert delays.asked[-1] < delays.heard["polling"][-1]
 
     async def test_the_sizes_are_those_on_the_wire(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Of the frames with the events, without the handshake; of every question and answer."""
+        """Of the handshake and the join; of the events; of every question and answer."""
         taps: list[Tap] = []
 
         class Watched(Tap):
@@ -431,6 +532,14 @@ class TestWebSocketAndPolling:
             "WebSocket": sum(frame.size for frame in events),
             "polling": polling.kept,
         }
+        others = [frame for frame in websocket.frames if frame not in events]
+        assert [frame.name for frame in others[:2]] == ["text", "text"]  # the join, the welcome
+        heads = len(websocket.request) + len(websocket.response) + 8
+        assert delays.setup == {
+            "WebSocket": heads + sum(frame.size for frame in others[:2]),
+            "polling": 0,
+        }
+        assert polling.said("server").count(b"\r\n\r\n[]") == len(delays.in_vain)
         assert polling.said("client").count(b"GET /events?after=") == len(delays.asked)
         assert polling.said("server").count(b"HTTP/1.1 200 OK") == len(delays.asked)
 
@@ -439,7 +548,16 @@ class TestWebSocketAndPolling:
         delays = await within(websocket_and_polling(events=0))
         assert (delays.said, delays.heard) == ([], {"WebSocket": [], "polling": []})
         assert delays.size["WebSocket"] == 0
-        assert len(delays.asked) == 1
+        assert len(delays.asked) == len(delays.in_vain) == 1
+
+    async def test_what_the_lesson_says(self) -> None:
+        """Its checks hold: what is set up costs once, and who asks does so in vain, and waits."""
+        delays = await within(websocket_and_polling(events=5, pause=0.45, every=0.1), 30)
+        setup, size = delays.setup["WebSocket"], delays.size
+        assert size["WebSocket"] < setup
+        assert size["WebSocket"] + setup < size["polling"]
+        assert 2 * len(delays.in_vain) > len(delays.asked)
+        assert delays.most_questions <= 1
 
 
 def _waiting() -> int:

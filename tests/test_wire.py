@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
+from hashlib import sha1
+from math import inf
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.frames import Close, CloseCode, Frame, Opcode
 
 from wsdemo import wire
-from wsdemo.wire import Chunk, Conversation, Side, accept_key
+from wsdemo.wire import GUID, Chunk, Conversation, Delays, Passage, Side
 
 REQUEST = b"GET /chat HTTP/1.1\r\nHost: x\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
 RESPONSE = (
@@ -30,9 +34,10 @@ def shaken(*said: tuple[Side, bytes]) -> Conversation:
 
 
 class TestHandshake:
-    def test_the_accept_key_of_the_rfc(self) -> None:
+    def test_the_guid_answers_the_key_of_the_rfc(self) -> None:
         """RFC 6455, section 1.3, answers this key so."""
-        assert accept_key("dGhlIHNhbXBsZSBub25jZQ==") == "s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
+        hashed = sha1(f"dGhlIHNhbXBsZSBub25jZQ=={GUID}".encode()).digest()
+        assert b64encode(hashed) == b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo="
 
     def test_request_and_response_are_the_heads(self) -> None:
         """Without the empty line that ends them, and whatever comes after it."""
@@ -122,7 +127,7 @@ class TestFrames:
                 n = round(1000 * frame.t)  # the piece that has brought its last byte
                 before = sum(len(piece) for who, piece in order[:n] if who == side)
                 assert before < last <= before + len(order[n][1])
-                assert frame.head == data[: len(frame.head)]
+                assert frame.head + frame.raw == data
                 assert frame.size == len(data)
                 assert frame.length == len(frame.payload)
                 assert frame.mask == (frame.head[-4:] if side == "client" else b"")
@@ -181,9 +186,10 @@ class TestFrames:
         ("opcode", "name"), [(0, "continuation"), (2, "binary"), (9, "ping"), (10, "pong")]
     )
     def test_the_others_have_names(self, opcode: int, name: str) -> None:
-        """As the RFC calls them."""
+        """As the RFC calls them; and the number is the same wherever it is shown."""
         [frame] = shaken(("server", bytes([0x80 | opcode, 0]))).frames
         assert frame.name == name
+        assert f" opcode={frame.opcode} " in repr(frame)
 
     def test_one_shows_its_bits_and_not_all_of_a_long_text(self) -> None:
         """On one line, whatever it says."""
@@ -201,6 +207,81 @@ class TestFrames:
         assert talk_of(*said * 2).frames == []
 
 
+class TestFind:
+    def test_the_first_frame_that_says_it(self) -> None:
+        """Whoever has said it, and however long the rest is."""
+        said = [Frame(Opcode.TEXT, text).serialize(mask=False) for text in (b"no", b"a b", b"b")]
+        talk = shaken(*[("server", data) for data in said])
+        assert talk.find("b").payload == b"a b"
+
+    def test_what_nobody_has_said_is_an_error(self) -> None:
+        """It says what to do."""
+        with pytest.raises(LookupError, match="no frame has said 'hello' yet; send one"):
+            shaken().find("hello")
+
+
+class TestCrossing:
+    @pytest.mark.parametrize(
+        ("one", "other", "do"),
+        [
+            (("client", 1, 3), ("server", 2, 4), True),
+            (("client", 1, 4), ("server", 2, 3), True),
+            (("client", 1, inf), ("server", 2, inf), True),
+            (("client", 1, 2), ("server", 3, 4), False),
+            (("client", 1, 2), ("server", 3, inf), False),
+            (("client", 1, 3), ("client", 2, 4), False),
+        ],
+    )
+    def test_each_spoke_before_it_had_heard_the_other(
+        self, one: tuple[Side, float, float], other: tuple[Side, float, float], do: bool
+    ) -> None:
+        """Only then have they crossed: one after the other has not, nor two of one side."""
+        sides = [Passage(t, side, arrived) for side, t, arrived in (one, other)]
+        assert sides[0].crosses(sides[1]) == sides[1].crosses(sides[0]) == do
+
+    def test_a_frame_has_arrived_with_its_last_byte(self) -> None:
+        """As it was sent with it; until then it has not."""
+        talk = shaken(("server", b"\x81\x02a"), ("server", b"b\x81\x00"))
+        assert [frame.arrived for frame in talk.frames] == [inf, inf]
+        talk.chunks[-2].arrived, talk.chunks[-1].arrived = 5.0, 6.0
+        assert [(frame.t, frame.arrived) for frame in talk.frames] == [(0.003, 6.0)] * 2
+
+
+class TestDelays:
+    def test_a_question_without_an_event_was_in_vain(self) -> None:
+        """Two events may come with one answer, and each answer is that to the question before."""
+        delays = Delays([1.5, 1.6, 3.5], {"polling": [2.1, 2.1, 4.1]}, [0, 1, 2, 3, 4])
+        assert delays.in_vain == [0, 1, 3]
+        assert Delays([], {}, [0]).in_vain == [0]
+        assert Delays([], {}, []).in_vain == []
+
+    def test_how_many_questions_an_event_has_waited_for(self) -> None:
+        """The most of any event; none for one that came with an answer that was under way."""
+        heard = {"polling": [2.1, 4.1]}
+        assert Delays([1.5, 3.5], heard, [1, 2, 3, 4]).most_questions == 1
+        assert Delays([1.5, 2.5], heard, [1, 2, 3, 4]).most_questions == 2
+        assert Delays([2.05], heard, [1, 2, 3]).most_questions == 0
+        assert Delays([1.5], {}, []).most_questions == 0
+
+    def test_it_says_what_each_way_took(self) -> None:
+        """The set-up and what came after it in bytes, and the waits: least, most, and average."""
+        delays = Delays(
+            [1.0, 2.0],
+            {"WebSocket": [1.001, 2.003], "polling": [1.03, 2.09]},
+            [0.5, 1.02, 1.5, 2.08],
+            {"WebSocket": 500, "polling": 0},
+            {"WebSocket": 116, "polling": 2406},
+        )
+        assert str(delays).splitlines() == [
+            "in bytes    set-up  after it  an event   which was heard",
+            "WebSocket      500       116        58   1 to 3 ms later, 2 on average",
+            "polling          0     2,406     1,203   30 to 90 ms later, 60 on average",
+            "polling asked 4 times, 2 of them in vain",
+        ]
+        assert "never" in str(Delays([1.0], {"WebSocket": []}, []))
+        assert "   1 ms later" in str(Delays([1.0], {"WebSocket": [1.001]}, []))
+
+
 class TestKeeping:
     def test_up_to_most_bytes(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Of both sides together, and no byte more; of what was kept, nothing is lost."""
@@ -211,6 +292,7 @@ class TestKeeping:
         assert talk.kept == 10
         assert (talk.said("client"), talk.said("server")) == (b"123412", b"1234")
         assert len(talk.chunks) == 3
+        assert talk.add("server", b"1234").data == b""
 
     def test_the_end_is_kept_however_long_it_was(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """How a conversation ended can be asked also of one that was too long to keep."""

@@ -120,6 +120,13 @@ def _parser() -> argparse.ArgumentParser:
     token.add_argument("--join-secret-file", type=Path, metavar="FILE", help="as for serve")
     token.set_defaults(command=_token)
 
+    site = commands.add_parser(
+        "site", help="write the course as web pages, for no kernel and no net"
+    )
+    site.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER")
+    site.add_argument("--out", type=Path, default=Path("site"), metavar="FOLDER")
+    site.set_defaults(command=_site)
+
     doctor = commands.add_parser("doctor", help="say what this machine has and lacks")
     doctor.set_defaults(command=_doctor)
     return parser
@@ -169,6 +176,17 @@ def _token(asked: argparse.Namespace) -> int:
         raise ValueError(f"there is no secret in {SECRET_VARIABLE}, and no --join-secret-file")
     game, player = check_name(asked.game, "game"), check_name(asked.player, "player")
     print(sign(secret, game, player, asked.seconds))
+    return 0
+
+
+def _site(asked: argparse.Namespace) -> int:
+    from wsdemo.site import build
+
+    notebooks = sorted(asked.notebooks.glob("*.ipynb"))
+    if not notebooks:
+        raise ValueError(f"there is no notebook in {asked.notebooks}; name a folder: --notebooks")
+    build(notebooks, asked.out, print)
+    print(f"Saved to {asked.out / 'index.html'}")
     return 0
 
 

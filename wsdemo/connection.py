@@ -23,6 +23,7 @@ __all__ = ["Connection", "broadcast"]
 UNREAD = 2**18  # bytes kept for a server that stands still, from each client that talks on
 HANG_UP = 1.0  # seconds that a client has to do so after a goodbye
 SLICE = 2**14  # bytes that are looked at before the next look at how many frames there are
+BATCH = 2**16  # bytes that are written in one go, at most: more would gain nothing
 
 
 class Connection(ServerConnection):
@@ -44,7 +45,7 @@ class Connection(ServerConnection):
     # As entries they would make the dictionary of each connection 1.3 KiB larger.
     __slots__ = (
         *("_count", "_frames", "_gate", "_hanging_up", "_is_refused"),
-        *("_limits", "_sockets", "_unread", "_unsent"),
+        *("_limits", "_sockets", "_unread", "_unsent", "_unsent_size"),
     )
 
     def __init__(
@@ -64,6 +65,7 @@ class Connection(ServerConnection):
         self._count = count
         self._unread = 0  # bytes that wait at the gate
         self._unsent: list[bytes] = []  # frames that are written when this turn of the loop ends
+        self._unsent_size = 0
         # For each message another frame, such as a ping or a fragment.
         self._frames = Allowance(2 * limits.max_rate, monotonic())
         self._is_refused = False  # it has sent one too many
@@ -78,6 +80,11 @@ class Connection(ServerConnection):
             fail(code, reason)
 
         protocol.fail = say_and_fail  # type: ignore[method-assign]
+
+    @property
+    def waiting(self) -> int:
+        """Bytes that its client has yet to take."""
+        return self.transport.get_write_buffer_size() + self._unsent_size
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """The socket is there. If there are too many, it is cut again."""
@@ -113,8 +120,7 @@ class Connection(ServerConnection):
 
     def _look_for_an_end(self) -> None:
         # What it is told is watched where it is said, to within a quarter; pongs are beyond that.
-        waiting = self.transport.get_write_buffer_size() if self.paused else 0
-        if waiting > 1.25 * self._limits.max_waiting:
+        if self.paused and self.waiting > 1.25 * self._limits.max_waiting:
             self._count("max_waiting")
             self.transport.abort()
         if not self._hanging_up and self.protocol.close_expected():
@@ -191,9 +197,18 @@ class Connection(ServerConnection):
         if not self._unsent:
             self.loop.call_soon(self._gate.call, self._send_frames)
         self._unsent.append(frame)
+        self._unsent_size += len(frame)
+        if self._unsent_size > BATCH:
+            self._send_frames()
+
+    async def drain(self) -> None:
+        """Wait, if more is waiting than the library's `write_limit`, until its client takes it."""
+        if not self._gate.is_shut:
+            self._send_frames()
+        await super().drain()
 
     def _send_frames(self) -> None:
-        frames, self._unsent = self._unsent, []
+        frames, self._unsent, self._unsent_size = self._unsent, [], 0
         if frames and not self.transport.is_closing():
             self.transport.write(b"".join(frames))
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import time
-from typing import get_args
 
 from websockets.asyncio.client import connect
 
@@ -13,7 +13,7 @@ from wsdemo.polling import PollingServer, poll
 from wsdemo.protocol import Join, Send, encode
 from wsdemo.server import GameServer
 from wsdemo.tap import Tap
-from wsdemo.wire import Delays, Side
+from wsdemo.wire import Delays
 
 __all__ = ["websocket_and_polling"]
 
@@ -21,7 +21,10 @@ __all__ = ["websocket_and_polling"]
 async def websocket_and_polling(
     events: int = 5, pause: float = 0.15, every: float = 0.25
 ) -> Delays:
-    """The same events heard over a WebSocket, and by a client that asks `every` so many seconds."""
+    """The same events heard over a WebSocket, and by a client that asks `every` so many seconds.
+
+    There are about `pause` seconds between them: chance says when, as it does with players.
+    """
     async with (
         GameServer("A", LocalBroker()) as server,
         Tap(server.url) as tap,
@@ -33,7 +36,7 @@ async def websocket_and_polling(
         for name, connection in (("P1", client), ("P2", speaker)):
             await connection.send(encode(Join("g", name)), text=True)
             await connection.recv()
-        begun = len(tap.conversations[0].frames)
+        setup = tap.conversations[0].kept
         said: list[float] = []
         heard: list[float] = []
 
@@ -46,7 +49,7 @@ async def websocket_and_polling(
             polling = group.create_task(poll(polled_tap.url, every, events))
             group.create_task(listen())
             for number in range(events):
-                await asyncio.sleep(pause)
+                await asyncio.sleep(pause * random.uniform(0.8, 1.2))
                 said.append(time.perf_counter())
                 polled.say(f"event {number}")
                 await speaker.send(encode(Send(f"{number}", f"event {number}")), text=True)
@@ -55,8 +58,6 @@ async def websocket_and_polling(
             said,
             {"WebSocket": heard, "polling": [t for _, t in polling.result()]},
             [questions.began + c.t for c in questions.chunks if c.side == "client" and c.data],
-            {
-                "WebSocket": sum(frame.size for frame in websocket.frames[begun:]),
-                "polling": sum(len(questions.said(side)) for side in get_args(Side)),
-            },
+            {"WebSocket": setup, "polling": 0},  # who asks has said nothing before
+            {"WebSocket": websocket.kept - setup, "polling": questions.kept},
         )

@@ -509,7 +509,9 @@ def _aligned(rows: list[list[str]]) -> list[str]:
 def _table(caption: str, rows: list[list[str]]) -> str:
     """A table with a head. Its other cells are markup, but for the names of the rows."""
     head, *rows = rows
-    cells = "".join(f'<th scope="col">{html.escape(cell)}</th>' for cell in head)
+    cells = "".join(
+        f'<th scope="col">{html.escape(cell)}</th>' if cell else "<td></td>" for cell in head
+    )
     body = "".join(
         f'<tr><th scope="row">{html.escape(name)}</th>'
         + "".join(f"<td>{cell}</td>" for cell in row)

@@ -31,6 +31,7 @@ class Limits:
     )
     max_message: int = _limit(MAX_FRAME, "bytes in a message", most=MAX_FRAME)
     max_waiting: int = _limit(2**20, "bytes that wait for a client that does not read")
+    max_waiting_in_all: int = _limit(2**28, "bytes that wait for all clients together")
     max_bad_messages: int = _limit(5, "messages of one client that are refused")
     seconds_to_join: float = _limit(10.0, "seconds from a client's connection to its join")
     seconds_to_answer: float = _limit(20.0, "seconds for a client to answer a ping, sent as often")

@@ -14,7 +14,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["module", "page", "style"]
+__all__ = ["as_json", "inline", "module", "page", "policy", "style"]
 
 _STATIC = Path(__file__).parent / "static"
 
@@ -65,19 +65,27 @@ def page(told: dict[str, Any], title: str) -> str:
 
     Raises `ValueError` if the module or the style sheet holds what would end it too early.
     """
-    script = _inline(module(), "script") + "\nopen();\n"
-    sheet = _inline(style(), "style") + _PAGE_STYLE
-    policy = (
-        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(sheet)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
-    )
+    script = inline(module(), "script") + "\nopen();\n"
+    sheet = inline(style(), "style") + _PAGE_STYLE
     return _PAGE.format(
-        policy=policy,
+        policy=policy(script, sheet),
         title=html.escape(title),
         style=sheet,
         sentence=_SENTENCE,
         module=script,
-        told=_json(told),
+        told=as_json(told),
+    )
+
+
+def policy(script: str, sheet: str = "") -> str:
+    """What a page may load and run: this script and pictures in itself, and nothing else.
+
+    Without a sheet, any style that stands in the page.
+    """
+    styles = _hash(sheet) if sheet else "'unsafe-inline'"
+    return (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {styles}; "
+        "img-src data:; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -107,15 +115,16 @@ def _read(name: str) -> str:
     return (_STATIC / name).read_text(encoding="utf-8")
 
 
-def _inline(text: str, element: str) -> str:
+def inline(text: str, element: str) -> str:
+    """A text as it can stand in an element. Raises `ValueError` if it would end it too early."""
     for end in (f"</{element}", "<!--"):
         if end in text.lower():
             raise ValueError(f"the {element} cannot stand in a page, as it holds {end!r}")
     return text
 
 
-def _json(told: dict[str, Any]) -> str:
-    """ASCII alone: nothing in it ends a line or a script, or turns the direction of the text."""
+def as_json(told: dict[str, Any]) -> str:
+    """For a page: in ASCII, so nothing ends a line or a script, or turns the text around."""
     return json.dumps(told, separators=(",", ":")).replace("<", "\\u003c")
 
 

@@ -380,7 +380,8 @@ class Parts(Lifetime):
     async def stop_redis(self, keep: bool = False) -> None:
         """End it in good order, its data kept for the next start or forgotten."""
         redis = self._running_redis()
-        self.trace.append("fault", "redis", reason="stopped")
+        more = {"keep": True} if keep else {}
+        self.trace.append("fault", "redis", reason="stopped", **more)
         await redis.shut_down(keep=keep)
         self.changes.announce()
 

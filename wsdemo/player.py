@@ -166,11 +166,13 @@ class Player:
 
         Raises `NotConnected` if no server has welcomed it within 5 s, and `JoinRefused`.
         """
+        self._record_asked("join", server=server)
         async with self._moving:
             await self._connect(server)
 
     async def disconnect(self) -> None:
         """Close the connection, or give up making one, and stay away."""
+        self._record_asked("disconnect")
         if self._life and not self.connected:
             self._life.cancel()  # whoever waits for it is told, and lets go of the lock
         async with self._moving:
@@ -182,6 +184,7 @@ class Player:
         Without `resume` it does not say up to where it has heard, as a client does that was closed
         and opened anew and has kept nothing.
         """
+        self._record_asked("reconnect", server=server, resume=resume)
         async with self._moving:
             self._require_running()
             self._wish_for(server)
@@ -194,6 +197,7 @@ class Player:
         """Leave the game for good. On return nothing that is said is for this player any more."""
         async with self._moving:
             socket, server = self._require_connection("leave"), self.server or ""
+            self._record_asked("leave")
             await self._say(Leave())
             self.left = True
             self._changes.announce()
@@ -576,6 +580,9 @@ class Player:
 
     def _call(self, number: int) -> str:
         return f"/?player={quote(self.name)}&call={number}"
+
+    def _record_asked(self, to: str, **how: Any) -> None:
+        self._record("asked", "", to=to, **how)
 
     def _record(self, kind: Kind, peer: str, event: str = "", **data: Any) -> None:
         if self._trace is not None:

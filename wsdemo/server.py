@@ -154,6 +154,7 @@ class GameServer(Lifetime):
         self._trace = trace
         self._games: dict[str, _Game] = {}
         self._visits: dict[int, _Visit] = {}  # by the id of the connection
+        self._written = 0  # bytes relayed to all since the last look at how much waits for all
         self._sockets: set[Connection] = set()  # those in their handshake too
         self._gate = broker.gate
         self._kept_port: socket.socket | None = None
@@ -276,8 +277,7 @@ class GameServer(Lifetime):
         if server:
             server.close(code=Close.GOING_AWAY)
             for connection in tuple(self._sockets):
-                is_reading = connection.transport.get_write_buffer_size() == 0
-                if connection.state is State.CONNECTING or not is_reading:
+                if connection.state is State.CONNECTING or connection.waiting:
                     connection.transport.abort()  # it would not read the close
             await server.wait_closed()
         await self._broker.stop()
@@ -484,6 +484,8 @@ class GameServer(Lifetime):
 
     async def _join(self, visit: _Visit, join: Join) -> None:
         """Register the player once its game's events reach this server, not before."""
+        if visit.connection.state is not State.OPEN:
+            return  # it said so with its goodbye, or after it has left
         if self._known_games and join.game not in self._known_games:
             await self._reject(visit, "no-such-game", f"there is no game {join.game} here")
             return
@@ -660,20 +662,35 @@ class GameServer(Lifetime):
     def _count(self, game: _Game, players: int, written: int) -> None:
         """Count an event, and abort whoever does not read: memory would fill for them without end.
 
-        Looks only now and then, so the bound is kept to within a quarter.
+        Looks only now and then, so each bound is kept to within a quarter.
         """
         self.counts.events_relayed += 1
         self.counts.deliveries += players
         game.written += written
-        if game.written < self._limits.max_waiting // 4:
-            return
-        game.written = 0
-        for name, connection in game.players.items():
-            waiting = connection.transport.get_write_buffer_size()
-            if waiting > self._limits.max_waiting:
-                self.counts.reach("max_waiting")
-                self._record("fault", name, reason="too slow", bytes_waiting=waiting)
-                connection.transport.abort()
+        self._written += written * players
+        if game.written >= self._limits.max_waiting // 4:
+            game.written = 0
+            for name, connection in game.players.items():
+                if connection.waiting > self._limits.max_waiting:
+                    self._give_up(name, connection, "max_waiting")
+        if self._written >= self._limits.max_waiting_in_all // 4:
+            self._written = 0
+            self._make_room()
+
+    def _make_room(self) -> None:
+        """Let go of those for whom most is waiting, until it is not too much in all."""
+        visits = sorted(self._visits.values(), key=lambda visit: visit.connection.waiting)
+        waiting = sum(visit.connection.waiting for visit in visits)
+        while waiting > self._limits.max_waiting_in_all:
+            visit = visits.pop()
+            waiting -= visit.connection.waiting
+            self._give_up(visit.player, visit.connection, "max_waiting_in_all")
+
+    def _give_up(self, player: str, connection: Connection, limit: str) -> None:
+        """Cut a client that does not read."""
+        self.counts.reach(limit)
+        self._record("fault", player, reason="too slow", bytes_waiting=connection.waiting)
+        connection.transport.abort()
 
     def _record(self, kind: Kind, peer: str, event: str = "", **data: Any) -> None:
         if self._trace is not None:

@@ -170,12 +170,14 @@ class Keeps(_Item, frozen=True):
 class Health(_Item, frozen=True):
     """A server, or "redis", is "up", "down" or "frozen" from `s` on; until told otherwise, up.
 
-    A server that the story does not begin with is there from its first "up" on.
+    A server that the story does not begin with is there from its first "up" on. `reason` is the
+    trace's word for what was done to it, as "killed".
     """
 
     s: float
     part: str
     state: str
+    reason: str = ""
 
 
 class Outcome(_Item, frozen=True):
@@ -543,7 +545,7 @@ class Teller:
     def _tell_health(self, record: Record) -> tuple[float, list[Item]]:
         """A part breaks or comes back. A server's death ends all that it had with others."""
         now, part = self._now() + LAST_WORDS * (record.kind == "fault"), record.at
-        reason = str(record.data.get("reason"))
+        reason = str(record.data.get("reason", ""))
         state = "up" if record.kind == "start" else _STATES.get(reason)
         if record.peer == "redis" and reason == "link cut" and part in self._linked:
             return now, [self._link(now, part, up=False)]  # a server may notice it later
@@ -561,7 +563,7 @@ class Teller:
                 self._falls[part].append((record.n, now))
         if record.kind == "start":
             self._added.add(part)
-        items: list[Item] = [Health(now, part, state)]
+        items: list[Item] = [Health(now, part, state, reason)]
         if state == "down" and part in self._linked:
             items.append(self._link(now, part, up=False))
         if state == "down":
@@ -596,6 +598,8 @@ class Teller:
                 if record.peer in self._reporting:
                     return s, []
                 return s, [self._put(record.peer, record.at, now, s)]
+            case "welcome" if self._place.get(record.at) == record.peer:
+                return now, []  # it is there already, and is told that Redis has begun anew
             case "welcome":
                 since = max(self._connecting.get(record.at, now), self._beat)
                 s = max(self._joined.get(record.at, now), since) + 0.5

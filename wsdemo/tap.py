@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from urllib.parse import urlsplit
 
+from wsdemo.changes import Changes
 from wsdemo.lifetime import Lifetime
-from wsdemo.wire import Conversation, Side
+from wsdemo.wire import Chunk, Conversation, Side
 
 __all__ = ["Tap"]
 
 CHUNK = 65_536  # bytes read at a time
-SECONDS_OUT = 5.0  # for a server to be reached
+SECONDS_OUT = 5.0  # for a server to be reached, or for both sides to speak
 OTHER: dict[Side, Side] = {"client": "server", "server": "client"}
 
 
@@ -27,6 +30,9 @@ class Tap(Lifetime):
             )
         self._server: asyncio.Server | None = None
         self._calls: set[asyncio.Task[None]] = set()
+        self._open = asyncio.Event()  # what is under way arrives
+        self._open.set()
+        self._changes = Changes()
         self.conversations: list[Conversation] = []
 
     @property
@@ -50,6 +56,31 @@ class Tap(Lifetime):
             call.cancel()
         await asyncio.gather(*self._calls, return_exceptions=True)
 
+    @asynccontextmanager
+    async def crossing(self, talk: Conversation) -> AsyncIterator[None]:
+        """Let what both sides say in this block cross on its way, as it can on any longer line.
+
+        Nothing arrives until each side has said something. Raises `TimeoutError` if one does not.
+        """
+        begun = len(talk.chunks)
+        self._open.clear()
+        try:
+            yield
+            await self._both_to_speak(talk, begun)
+        finally:
+            self._open.set()
+
+    async def _both_to_speak(self, talk: Conversation, begun: int) -> None:
+        try:
+            async with asyncio.timeout(SECONDS_OUT):
+                await self._changes.until(
+                    lambda: {chunk.side for chunk in talk.chunks[begun:]} == set(OTHER)
+                )
+        except TimeoutError:
+            raise TimeoutError(
+                "Nothing crosses while only one side speaks; let both say something."
+            ) from None
+
     def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self._server is None:  # it called just before `stop`
             writer.transport.abort()
@@ -65,6 +96,9 @@ class Tap(Lifetime):
     ) -> None:
         self._calls.discard(call)
         _end(talk, writer)
+        for chunk in talk.ends:
+            chunk.arrived = min(chunk.arrived, talk.now)
+        talk.over.set()
 
     async def _pass_on(
         self, talk: Conversation, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -78,34 +112,46 @@ class Tap(Lifetime):
             return
         try:
             async with asyncio.TaskGroup() as copies:
-                copies.create_task(_copy(talk, "client", reader, to_server))
-                copies.create_task(_copy(talk, "server", from_server, writer))
+                copies.create_task(self._copy(talk, "client", reader, to_server))
+                copies.create_task(self._copy(talk, "server", from_server, writer))
         except* OSError:  # one side has cut the connection, as `talk` says
             pass
         finally:
             _end(talk, to_server)
 
+    async def _copy(
+        self,
+        talk: Conversation,
+        side: Side,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+    ) -> None:
+        """Pass on what a side sends. Raises `OSError` if it cuts the connection, or the other."""
+        cut_by = side
+        try:
+            while data := await reader.read(CHUNK):
+                chunk = await self._keep(talk, side, data)
+                cut_by = OTHER[side]  # if this cannot be written
+                writer.write(data)
+                await writer.drain()
+                chunk.arrived = talk.now
+                cut_by = side
+            chunk = await self._keep(talk, side)
+            cut_by = OTHER[side]
+            if writer.can_write_eof():
+                writer.write_eof()
+            chunk.arrived = talk.now
+        except OSError:
+            if not any(chunk.end == "RST" for chunk in talk.ends):  # both copies may come upon it
+                talk.add(cut_by, end="RST")
+            raise
 
-async def _copy(
-    talk: Conversation, side: Side, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Pass on what a side sends. Raises `OSError` if it cuts the connection, or the other does."""
-    cut_by = side
-    try:
-        while data := await reader.read(CHUNK):
-            talk.add(side, data)
-            cut_by = OTHER[side]  # if this cannot be written
-            writer.write(data)
-            await writer.drain()
-            cut_by = side
-        talk.add(side, end="FIN")
-        cut_by = OTHER[side]
-        if writer.can_write_eof():
-            writer.write_eof()
-    except OSError:
-        if not any(chunk.end == "RST" for chunk in talk.ends):  # both copies may come upon it
-            talk.add(cut_by, end="RST")
-        raise
+    async def _keep(self, talk: Conversation, side: Side, data: bytes = b"") -> Chunk:
+        """Keep what a side has sent, or that it has ended, until it may arrive."""
+        chunk = talk.add(side, data, end="" if data else "FIN")
+        self._changes.announce()
+        await self._open.wait()
+        return chunk
 
 
 def _end(talk: Conversation, writer: asyncio.StreamWriter) -> None:

@@ -37,6 +37,7 @@ Kind = Literal[
     "settle",  # everything recorded so far has come to rest
     "start",  # a server was added to those there were at first
     # connections
+    "asked",  # player: somebody has it join, reconnect, disconnect or leave, as data["to"] says
     "connect",  # player -> balancer: it opens a socket
     "route",  # balancer -> server: for data["player"]
     "join",  # server <- player: registered, events reach it from here on

@@ -5,49 +5,59 @@ Frames are taken apart as RFC 6455 has them: https://www.rfc-editor.org/rfc/rfc6
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import asyncio
+import math
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-__all__ = ["Chunk", "Conversation", "Delays", "Frame", "Side", "accept_key"]
+__all__ = ["GUID", "Chunk", "Conversation", "Delays", "Frame", "Passage", "Side", "in_ms"]
 
 MOST = 4 * 2**20  # bytes kept of one conversation
 OPCODES = {0: "continuation", 1: "text", 2: "binary", 8: "close", 9: "ping", 10: "pong"}
-GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # of RFC 6455, the same for everyone
+# A server answers a key with base64(sha1(key + GUID)). It is the same for everyone: section 1.3.
+GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 END_OF_HEAD = b"\r\n\r\n"
 SWITCHED = "HTTP/1.1 101 "  # so begins the answer of a server that speaks WebSocket from here on
 
 Side = Literal["client", "server"]
 
 
-def accept_key(key: str) -> str:
-    """What a server answers to a client's `Sec-WebSocket-Key`, so that it is known to be one."""
-    return base64.b64encode(hashlib.sha1(f"{key}{GUID}".encode()).digest()).decode()
-
-
-@dataclass(frozen=True)
+@dataclass
 class Chunk:
     """Bytes that one side has sent, `t` seconds after the conversation began.
 
     Without bytes it is the end of what that side has to say: "FIN", or "RST" if it was cut.
+    `arrived` is when it was given to the other side.
     """
 
     t: float
     side: Side
     data: bytes = b""
     end: Literal["", "FIN", "RST"] = ""
+    arrived: float = math.inf
 
 
 @dataclass(frozen=True)
-class Frame:
-    """A WebSocket frame. `head` is as it was on the wire; `payload` is unmasked."""
+class Passage:
+    """Something that one side sent whole at `t`, and that had `arrived` whole at the other then."""
 
     t: float
     side: Side
+    arrived: float
+
+    def crosses(self, other: Passage) -> bool:
+        """Whether they met on their way: neither side had heard the other when it spoke."""
+        return self.side != other.side and self.t < other.arrived and other.t < self.arrived
+
+
+@dataclass(frozen=True)
+class Frame(Passage):
+    """A WebSocket frame. `head` and `raw` are as they were on the wire; `payload` is unmasked."""
+
     head: bytes
+    raw: bytes
     payload: bytes
 
     @property
@@ -94,24 +104,34 @@ class Frame:
         return self.payload.decode(errors="replace")
 
     def __repr__(self) -> str:
-        bits = f"fin={int(self.fin)} opcode={self.opcode:x} masked={int(self.masked)}"
+        bits = f"fin={int(self.fin)} opcode={self.opcode} masked={int(self.masked)}"
         return f"{self.side:6} {self.name:5} {bits} length={self.length} {self.text!r:.60}"
 
 
 @dataclass
 class Conversation:
-    """All that one client and its server have said, from the first byte to the last."""
+    """All that one client and its server have said, from the first byte to the last.
+
+    `over` is set once both connections have ended.
+    """
 
     chunks: list[Chunk] = field(default_factory=list)
     began: float = field(default_factory=time.perf_counter)
     kept: int = 0  # bytes
+    over: asyncio.Event = field(default_factory=asyncio.Event, repr=False, compare=False)
 
-    def add(self, side: Side, data: bytes = b"", end: Literal["", "FIN", "RST"] = "") -> None:
+    @property
+    def now(self) -> float:
+        """Seconds since it began."""
+        return time.perf_counter() - self.began
+
+    def add(self, side: Side, data: bytes = b"", end: Literal["", "FIN", "RST"] = "") -> Chunk:
         """Keep what a side has sent, up to MOST bytes in all, and how it ended."""
-        data = data[: MOST - self.kept]
-        if data or end:
-            self.kept += len(data)
-            self.chunks.append(Chunk(time.perf_counter() - self.began, side, data, end))
+        chunk = Chunk(self.now, side, data[: MOST - self.kept], end)
+        if chunk.data or end:
+            self.kept += len(chunk.data)
+            self.chunks.append(chunk)
+        return chunk
 
     def said(self, side: Side) -> bytes:
         """Everything that one side has sent."""
@@ -135,6 +155,13 @@ class Conversation:
         found = [*_frames(self.chunks, "client"), *_frames(self.chunks, "server")]
         return sorted(found, key=lambda frame: frame.t)
 
+    def find(self, words: str) -> Frame:
+        """The first frame that says this. Raises `LookupError` if there is none."""
+        for frame in self.frames:
+            if words in frame.text:
+                return frame
+        raise LookupError(f"no frame has said {words!r} yet; send one that does")
+
     @property
     def ends(self) -> list[Chunk]:
         """How the two sides ended it."""
@@ -153,13 +180,56 @@ class Conversation:
 class Delays:
     """When events were said, when heard by each way, and when asked for; in seconds of one clock.
 
-    `size` is how many bytes that took by each way, on the wire of whoever hears, once connected.
+    In bytes on the wire of whoever hears, `setup` is what each way took until it could hear, and
+    `size` what it took from then on.
     """
 
     said: list[float]
     heard: dict[str, list[float]]
     asked: list[float]
-    size: dict[str, int]
+    setup: dict[str, int] = field(default_factory=dict)
+    size: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def waits(self) -> dict[str, list[float]]:
+        """By each way, how long after it was said each event was heard, in seconds."""
+        return {
+            way: [end - begin for begin, end in zip(self.said, times, strict=False)]
+            for way, times in self.heard.items()
+        }
+
+    @property
+    def in_vain(self) -> list[float]:
+        """When a question was asked whose answer had no event."""
+        heard = self.heard.get("polling", [])
+        spans = zip(self.asked, [*self.asked[1:], math.inf], strict=False)
+        return [asked for asked, until in spans if not any(asked < t < until for t in heard)]
+
+    @property
+    def most_questions(self) -> int:
+        """How many were asked while an event waited to be heard by polling, at most."""
+        spans = zip(self.said, self.heard.get("polling", []), strict=False)
+        waited = [sum(said < t < heard for t in self.asked) for said, heard in spans]
+        return max(waited, default=0)
+
+    def __str__(self) -> str:
+        lines = [f"{'in bytes':10}{'set-up':>8}{'after it':>10}{'an event':>10}   which was heard"]
+        for way, waits in self.waits.items():
+            setup, size = self.setup.get(way, 0), self.size.get(way, 0)
+            each = size / max(len(self.said), 1)
+            lines.append(f"{way:10}{setup:>8,}{size:>10,}{each:>10,.0f}   {in_ms(waits)}")
+        lines.append(f"polling asked {len(self.asked)} times, {len(self.in_vain)} of them in vain")
+        return "\n".join(lines)
+
+
+def in_ms(waits: Sequence[float]) -> str:
+    """In words, how long events waited to be heard."""
+    if not waits:
+        return "never"
+    least, most, mean = (
+        f"{1000 * each:.0f}" for each in (min(waits), max(waits), sum(waits) / len(waits))
+    )
+    return f"{most} ms later" if least == most else f"{least} to {most} ms later, {mean} on average"
 
 
 def _head(said: bytes) -> str:
@@ -176,25 +246,27 @@ def _frames(chunks: Sequence[Chunk], side: Side) -> Iterator[Frame]:
         if not is_shaken and END_OF_HEAD in rest:
             rest, is_shaken = rest.split(END_OF_HEAD, 1)[1], True
         while is_shaken and (found := _frame(rest)):
-            head, payload = found
-            yield Frame(chunk.t, side, head, payload)
-            rest = rest[len(head) + len(payload) :]
+            head, raw = found
+            yield Frame(chunk.t, side, chunk.arrived, head, raw, _unmasked(head, raw))
+            rest = rest[len(head) + len(raw) :]
 
 
 def _frame(data: bytes) -> tuple[bytes, bytes] | None:
-    """The head and the unmasked payload of the frame that these begin with, if it is whole."""
+    """The head and the payload of the frame that these begin with, as sent, if it is whole."""
     if len(data) < 2:
         return None
-    length, at = data[1] & 0x7F, 2
+    length, start = data[1] & 0x7F, 2
     if length > 125:  # then it stands in the next two bytes, or in the next eight
         more = 2 if length == 126 else 8
-        length, at = int.from_bytes(data[2 : 2 + more], "big"), 2 + more
-    masked = bool(data[1] & 0x80)
-    start = at + 4 * masked
+        length, start = int.from_bytes(data[2 : 2 + more], "big"), 2 + more
+    start += 4 if data[1] & 0x80 else 0  # the mask
     if len(data) < start + length:
         return None
-    payload = data[start : start + length]
-    if masked:
-        mask = data[at:start]
-        payload = bytes(byte ^ mask[n % 4] for n, byte in enumerate(payload))
-    return data[:start], payload
+    return data[:start], data[start : start + length]
+
+
+def _unmasked(head: bytes, raw: bytes) -> bytes:
+    if not head[1] & 0x80:
+        return raw
+    mask = head[-4:]
+    return bytes(byte ^ mask[n % 4] for n, byte in enumerate(raw))

@@ -1,0 +1,101 @@
+"""Challenges: each can be met, and a run that only looks like it has not met it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from wsdemo import Cluster, Trace, faults, open_cluster, scenarios
+from wsdemo.challenges import CHALLENGES, grades
+from wsdemo.compare import compare
+from wsdemo.scenarios import Scenario
+
+
+async def server_dies(cluster: Cluster) -> None:
+    _, p2, _ = [*await cluster.join("P1", server="A"), *await cluster.join("P2", "P3", server="B")]
+    async with faults.server_killed(cluster, "A"):
+        await p2.send("hide")
+        await cluster.settle()
+
+
+async def redis_restarts(cluster: Cluster) -> None:
+    p1, _ = await cluster.join("P1", "P2")
+    await p1.send("jump")
+    await cluster.settle()
+    async with faults.redis_stopped(cluster, keep=True):
+        pass
+    await p1.send("hide", confirm=True)
+
+
+async def spreads(cluster: Cluster) -> None:
+    await cluster.add_server("C")
+    p1, _, _ = await cluster.join("P1", "P2", "P3")
+    async with faults.server_killed(cluster, "A"):
+        await cluster.until(lambda: p1.connected and p1.server != "A")
+    await p1.reconnect(server="A")
+
+
+async def says_little(cluster: Cluster) -> None:
+    p1, _ = await cluster.join("P1", "P2")
+    await p1.send("jump")
+
+
+MET: dict[str, tuple[Scenario, dict[str, Any]]] = {
+    "loses two": (scenarios.p1_is_away, {"brokers": "pubsub"}),
+    "publish said one": (scenarios.p1_is_away, {"brokers": "pubsub"}),
+    "survives a server": (server_dies, {"brokers": "stream"}),
+    "survives Redis": (redis_restarts, {"brokers": "stream", "history": 10}),
+    "heard once": (scenarios.retry, {"brokers": "stream"}),
+    "spread": (spreads, {"brokers": "pubsub"}),
+}
+
+
+async def run(play: Scenario, brokers: str, **options: Any) -> Trace:
+    return (await compare(play, brokers, **options))[brokers].trace
+
+
+@pytest.mark.parametrize("name", [challenge.name for challenge in CHALLENGES])
+async def test_a_challenge_can_be_met_and_is_not_met_by_saying_little(name: str) -> None:
+    """What is still lacking is said in words."""
+    play, options = MET[name]
+    met = grades(await run(play, **options))
+    assert not met.lacking[name]
+    assert name in met.met
+    lacking = grades(await run(says_little, options["brokers"])).lacking[name]
+    assert lacking
+    assert all(lacking)
+
+
+async def test_a_word_that_is_missed_meanwhile_is_named() -> None:
+    """Pub/Sub does not survive what a stream does."""
+    graded = grades(await run(server_dies, "pubsub"))
+    assert graded.lacking["survives a server"] == ["missed: 'hide' by P1"]
+
+
+async def test_to_lose_one_more_is_to_lose_too_many() -> None:
+    """Exactly two, and only P1."""
+    graded = grades(await run(scenarios.three_outages, "pubsub"))
+    assert graded.lacking["loses two"] == ["P1 misses 3", "others miss 3"]
+
+
+async def test_too_much_kept_is_too_much() -> None:
+    """The challenge is to keep little."""
+
+    async def says_much(cluster: Cluster) -> None:
+        await redis_restarts(cluster)
+        for number in range(10):
+            await cluster.player("P1").send(f"{number}")
+
+    graded = grades(await run(says_much, "stream", history=100))
+    assert graded.lacking["survives Redis"] == [
+        "12 events were kept at a time; ten are enough",
+    ]
+
+
+async def test_a_live_run_is_graded_as_it_stands() -> None:
+    """In as many lines as there are challenges, and one for each thing that is lacking."""
+    async with open_cluster(broker="pubsub") as cluster:
+        shown = repr(grades(cluster))
+    assert shown.startswith(f"0 of {len(CHALLENGES)} challenges met\n✗ 1. ")
+    assert "     not yet: Redis has not been away and come back" in shown
