@@ -23,6 +23,7 @@ from wsdemo import connection as connection_module
 from wsdemo import limits as limits_module
 from wsdemo import protocol
 from wsdemo.brokers import LocalBroker
+from wsdemo.connection import Connection
 from wsdemo.limits import BURST, Allowance, Limits
 from wsdemo.ports import is_loopback
 from wsdemo.protocol import MAX_BODY, Event, encode
@@ -322,6 +323,38 @@ async def test_what_comes_in_one_turn_of_the_event_loop_waits_too() -> None:
         assert server.counts.limits_reached == {"max_waiting": 1}
 
 
+@pytest.mark.parametrize("reads", [True, False], ids=["reads", "does not read"])
+async def test_a_long_history_waits_for_its_reader(redis: RedisBackend, reads: bool) -> None:
+    """It is written a part at a time: who reads has it all, who does not fills no memory with it.
+
+    Who reads may say something meanwhile, and is not taken for one that does not.
+    """
+    limits = Limits(max_waiting=400_000)
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(
+            game_server(broker=stream(redis, "A"), limits=limits)
+        )
+        speaker = await stack.enter_async_context(dial(server.url))
+        welcome = await speaker.ask("join", game="g", player="P1")
+        for number in range(1, 201):
+            await speaker.say("send", id=f"{number}", body="x" * MAX_BODY)
+            assert {(await speaker.hear())["type"] for _ in range(2)} == {"event", "stored"}
+        wire = await stack.enter_async_context(raw(server.port, SMALL_BUFFER))
+        await wire.upgrade()
+        resume = {"epoch": welcome["epoch"], "seq": 0}
+        await wire.say("join", game="g", player="P2", resume=resume)
+        if reads:
+            await wire.say("sync", id="meanwhile")
+            heard = [(await wire.hear())["type"] for _ in range(202)]
+            assert sorted(heard) == ["event"] * 200 + ["synced", "welcome"]
+        else:
+            connection = await _paused(server)
+            for _ in range(20):
+                await speaker.silence()
+                assert connection.waiting < limits.max_waiting
+        assert not server.counts.limits_reached
+
+
 async def test_of_all_those_who_do_not_read_the_ones_with_the_most_waiting_go_first() -> None:
     """As many of them as it takes, and nobody who reads."""
     limits = Limits(max_waiting_in_all=2**20)
@@ -539,6 +572,12 @@ async def get(server: GameServer, path: str) -> tuple[int, str]:
     """What it answers over HTTP: the status, and the text."""
     async with raw(server.port) as wire:
         return await wire.get(path)
+
+
+async def _paused(server: GameServer) -> Connection:
+    """The connection for which more waits than the library lets through."""
+    await eventually(lambda: any(each.paused for each in server._sockets))
+    return next(each for each in server._sockets if each.paused)
 
 
 @asynccontextmanager
