@@ -236,5 +236,5 @@ def test_the_module_is_all_of_the_stage_in_one() -> None:
     assert "/**" not in text
     assert " // " not in text
     assert re.findall(r"\bexport (?:const|function) (\w+)", text) == ["mount", "open"]
-    assert text.rstrip().endswith("export default {render};")
+    assert text.rstrip().endswith("export default{render};")
     assert len(text.encode()) < 60_000
