@@ -42,7 +42,7 @@ _PAGE = """<!doctype html>
 </html>
 """
 # Each imports from those before it.
-_MODULES = ("words", "film", "layout", "draw", "pane", "controls", "stage")
+_MODULES = ("words", "film", "layout", "draw", "pane", "controls", "presenter", "stage")
 _COMMENTS = re.compile(r"/\*\*.*?\*/|^\s*//.*?$|\s// [^\"'`]*?$", re.M | re.S)
 _OPERATORS = re.compile(r" ?([=<>&|?:,*(){}]+) ?")
 _STRINGS = re.compile(r'("[^"]*")')
