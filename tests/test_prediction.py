@@ -184,15 +184,17 @@ async def test_an_outcome_is_chosen_by_a_button(
 ) -> None:
     """One of them, none at first; then it is said which it was, and which was chosen."""
     asked = predict("How many?", between=["1", "2", "3"])
-    [buttons] = [each for each in parts(asked) if isinstance(each, RadioButtons)]
-    assert (buttons.options, buttons.value) == (("1", "2", "3"), None)
+    buttons = [each for each in parts(asked) if isinstance(each, RadioButtons)]
+    assert [(each.options, each.value) for each in buttons] == [((n,), None) for n in "123"]
     assert repr(asked) == "How many? 1, 2, 3\nNo prediction yet."
     assert asked.compare(2) is None
     assert capsys.readouterr().out == (
         "It was “2”.\n"
         "No prediction yet. Choose above what you would have expected, and run this cell again.\n"
     )
-    buttons.value = "1"
+    buttons[2].value = "3"
+    buttons[0].value = "1"
+    assert [each.value for each in buttons] == ["1", None, None]
     assert state(asked) == "You have chosen “1”."
     assert asked.compare(2) is None
     assert asked.compare(1, await again(split), look="hide") is None

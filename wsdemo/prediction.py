@@ -32,7 +32,8 @@ class _Question:
         self._options = options
         self._answered = 0.0  # when it was, last, by `time.perf_counter`
         self._state = Label(NOTHING_SAID)
-        self.widget = VBox([Label(question), answers, self._state])
+        asked = Label(question, style={"font_weight": "bold"})
+        self.widget = VBox([asked, answers, self._state])
 
     @property
     def said(self) -> str:
@@ -143,19 +144,19 @@ class Choice(_Question):
     def __init__(self, question: str, between: Iterable[str], answer: str | None) -> None:
         self._between = list(between)
         _require_known([] if answer is None else [answer], self._between)
-        # ipywidgets cuts off a longer label, unless there is room for it.
-        layout = {"width": "max-content"}
-        self._buttons = RadioButtons(options=self._between, value=answer, layout=layout)
-        super().__init__(question, self._between, self._buttons)
-        self._buttons.observe(self._note, "value")
+        # JupyterLab takes the arrow keys, with which one gets from one button of a group to the
+        # next. So each is a group of its own, which is reached by Tab.
+        self._buttons = {outcome: _button(outcome) for outcome in self._between}
+        super().__init__(question, self._between, VBox([*self._buttons.values()]))
+        for button in self._buttons.values():
+            button.observe(self._on_choice, "value")
         if answer is not None:
-            self._note()
+            self._buttons[answer].value = answer
 
     @property
     def chosen(self) -> str | None:
         """The outcome that is chosen; None without a prediction."""
-        chosen: str | None = self._buttons.value
-        return chosen
+        return next((outcome for outcome, button in self._buttons.items() if button.value), None)
 
     @property
     def said(self) -> str:
@@ -185,6 +186,14 @@ class Choice(_Question):
         events = [event for event in found.events if found.body(event) == look]
         return None if is_right else Stage(run, look=events[0] if events else "")
 
+    def _on_choice(self, change: Mapping[str, Any]) -> None:
+        """Outcomes exclude each other."""
+        if change["new"] is not None:
+            for button in self._buttons.values():
+                if button is not change["owner"]:
+                    button.value = None
+            self._note()
+
 
 @overload
 def predict(
@@ -211,7 +220,12 @@ def predict(
 
 
 def _box(word: str) -> Any:
-    return Checkbox(description=word, indent=False, layout={"width": "auto"})
+    layout = {"width": "auto", "margin": "2px 24px 2px 2px"}
+    return Checkbox(description=word, indent=False, layout=layout)
+
+
+def _button(outcome: str) -> Any:
+    return RadioButtons(options=[outcome], value=None, layout={"width": "max-content"})
 
 
 def _require_known(answers: Sequence[str], known: Sequence[str]) -> None:
