@@ -301,6 +301,7 @@ class Ledger:
     """The fates of one run. Iterating gives them, event by event."""
 
     def __init__(self, trace: Trace) -> None:
+        self.trace = trace
         self.broker = str(trace.about.get("broker", ""))
         hops = [int(r.data["hops"]) for r in trace.select("relay") if "hops" in r.data]
         self.hops = median_high(hops) if hops else None

@@ -1,0 +1,544 @@
+"""The exercises: what passes, what does not yet, and what a learner is told."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from wsdemo import Cluster, exercises, faults, open_cluster
+from wsdemo.exercises import TROUBLES, Exercise
+from wsdemo.player import Player
+
+SEEDS = (1, 2, 3)
+OPENED_ANEW = "P1's program is closed and opened anew"
+CUT_OFF = "P1 is cut off for a moment"
+
+
+class Told:
+    """Checks an attempt, and gives the lines that a learner reads."""
+
+    def __init__(self, capsys: pytest.CaptureFixture[str]) -> None:
+        self._capsys = capsys
+
+    async def __call__(self, exercise: Exercise, attempt: Any, seed: int = 1) -> list[str]:
+        await exercise.check(attempt, seed)
+        return self._capsys.readouterr().out.splitlines()
+
+
+@pytest.fixture
+def told(capsys: pytest.CaptureFixture[str]) -> Told:
+    return Told(capsys)
+
+
+# Attempts that are right
+
+
+async def three_while_away(cluster: Cluster) -> None:
+    p1, p2 = await cluster.join("P1", "P2", server="A")
+    await p1.disconnect()
+    for word in ("jump", "duck", "hide"):
+        await p2.send(word)
+    await cluster.settle()
+    await p1.reconnect()
+
+
+async def one_with_a_neighbour(cluster: Cluster) -> None:
+    p1, _ = await cluster.join("P1", "P3", server="B")
+    [p2] = await cluster.join("P2", server="A")
+    await p1.disconnect()
+    await p2.send("jump")
+    await cluster.settle()
+    await p1.reconnect(server="B")
+
+
+async def one_while_b_is_cut(cluster: Cluster) -> None:
+    await cluster.join("P1", server="B")
+    [p2] = await cluster.join("P2", server="A")
+    async with faults.redis_link_cut(cluster, "B"):
+        await p2.send("jump")
+        await cluster.settle()
+
+
+async def one_more_than_is_kept(cluster: Cluster, history: int) -> None:
+    p1, p2 = await cluster.join("P1", "P2")
+    await p1.disconnect()
+    for number in range(history + 1):
+        await p2.send(f"word {number}")
+    await cluster.settle()
+    await p1.reconnect()
+
+
+async def speaks_until_redis_is_back(cluster: Cluster) -> None:
+    _, p2 = await cluster.join("P1", "P2", server="A")
+    async with faults.redis_stopped(cluster, keep=True):
+        saying = asyncio.create_task(p2.send("jump", confirm=True))
+        await cluster.settle()
+    await saying
+
+
+async def say_all(player: Player, words: list[str]) -> None:
+    for word in words:
+        await player.send(word, confirm=True)
+
+
+async def home_and_away(cluster: Cluster, p1: Player, p2: Player) -> None:
+    home = p1.server or ""
+    await cluster.kill_server(home)
+    await cluster.settle()
+    await cluster.restart_server(home)
+    await p1.reconnect()
+
+
+async def half_of_them_again(players: list[Player]) -> None:
+    for player in players[: len(players) // 2]:
+        await player.reconnect()
+
+
+def head(length: int, side: str) -> int:
+    size = 2 if length <= 125 else 4 if length <= 65_535 else 10
+    return size + 4 if side == "client" else size
+
+
+def hears(places: dict[str, str], speaker: str) -> list[str]:
+    return [name for name, server in places.items() if server == places[speaker]]
+
+
+def handed_to(places: dict[str, str | None]) -> int:
+    return len({server for server in places.values() if server})
+
+
+def lost(seconds: float, rate: float) -> int:
+    return round(seconds * rate)
+
+
+def misses(player: str, server: str, away: set[str], cut: set[str], redis: str) -> bool:
+    return player in away or server in cut or redis == "down"
+
+
+def receives(server: int, homes: list[set[int]]) -> int:
+    return sum(server in home for home in homes)
+
+
+# Attempts of somebody who has not begun
+
+
+async def only_joins(cluster: Cluster, *_: Any) -> None:
+    await cluster.join("P1", "P2", server="A")
+
+
+async def does_nothing(*_: Any) -> None: ...
+
+
+def says_nothing(*_: Any) -> None: ...
+
+
+NO_ANSWER = "✗ Not yet: there is no answer yet"
+EACH: dict[str, tuple[Callable[[], Exercise], Any, Any, str]] = {
+    "p1_misses": (
+        lambda: exercises.p1_misses(3),
+        three_while_away,
+        only_joins,
+        "✗ Not yet: P1 is to miss exactly 3 events, and missed nothing",
+    ),
+    "p1_misses, handed to 2": (
+        lambda: exercises.p1_misses(1, handed_to=2),
+        one_with_a_neighbour,
+        only_joins,
+        "✗ Not yet: P1 is to miss exactly one event, and missed nothing",
+    ),
+    "p1_misses, not because": (
+        lambda: exercises.p1_misses(1, not_because=["player away", "redis down"]),
+        one_while_b_is_cut,
+        only_joins,
+        "✗ Not yet: P1 is to miss exactly one event, and missed nothing",
+    ),
+    "one_falls_out_of_history": (
+        exercises.one_falls_out_of_history,
+        one_more_than_is_kept,
+        only_joins,
+        "✗ Not yet: P1 is to miss exactly one event, and missed nothing",
+    ),
+    "said_while_redis_is_away": (
+        exercises.said_while_redis_is_away,
+        speaks_until_redis_is_back,
+        only_joins,
+        "✗ Not yet: P2 said nothing while Redis was away",
+    ),
+    "everyone_hears_once": (
+        exercises.everyone_hears_once,
+        say_all,
+        does_nothing,
+        "✗ Not yet: the player has said nothing",
+    ),
+    "end_apart": (
+        exercises.end_apart,
+        home_and_away,
+        does_nothing,
+        "✗ Not yet: they are on one server",
+    ),
+    "spread_out": (
+        exercises.spread_out,
+        half_of_them_again,
+        does_nothing,
+        "✗ Not yet: one server has all the players",
+    ),
+    "bytes_before_a_text": (exercises.bytes_before_a_text, head, says_nothing, NO_ANSWER),
+    "who_hears": (exercises.who_hears, hears, says_nothing, NO_ANSWER),
+    "subscribers_of_an_event": (
+        exercises.subscribers_of_an_event,
+        handed_to,
+        says_nothing,
+        NO_ANSWER,
+    ),
+    "cost_of_an_outage": (exercises.cost_of_an_outage, lost, says_nothing, NO_ANSWER),
+    "what_pubsub_loses": (exercises.what_pubsub_loses, misses, says_nothing, NO_ANSWER),
+    "events_received": (exercises.events_received, receives, says_nothing, NO_ANSWER),
+    "cheapest_broker": (
+        lambda: exercises.cheapest_broker(CUT_OFF, "Redis's reply is lost"),
+        "stream",
+        ...,
+        f"{NO_ANSWER}; it is one of none, pubsub, stream, queue",
+    ),
+}
+each_exercise = pytest.mark.parametrize("name", EACH)
+
+
+@each_exercise
+@pytest.mark.parametrize("seed", SEEDS)
+async def test_what_is_right_passes(told: Told, name: str, seed: int) -> None:
+    """Whoever else plays, wherever, whatever is said, and whatever breaks first."""
+    make, attempt, _, _ = EACH[name]
+    exercise = make()
+    assert await told(exercise, attempt, seed) == [f"✓ {exercise.claim}"]
+
+
+@each_exercise
+async def test_whoever_has_not_begun_hears_the_same_each_time(told: Told, name: str) -> None:
+    """A notebook stores what its checks print, so that does not depend on the fresh run."""
+    make, _, beginning, expected = EACH[name]
+    for seed in SEEDS:
+        assert await told(make(), beginning, seed) == [expected]
+
+
+# What goes wrong is named
+
+
+async def test_an_event_too_many_is_named(told: Told) -> None:
+    """Each event that was missed is told by its words, with its cause."""
+
+    async def four(cluster: Cluster) -> None:
+        p1, p2 = await cluster.join("P1", "P2", server="A")
+        await p1.disconnect()
+        await p2.send("jump")
+        await cluster.settle()
+        await p1.reconnect()
+        await cluster.stop_redis(keep=True)
+        await p2.send("duck")
+        await cluster.settle()
+        await cluster.start_redis()
+
+    assert await told(exercises.p1_misses(1), four) == [
+        "✗ Not yet: P1 is to miss exactly one event, and missed “jump” (player away), "
+        "“duck” (redis down)"
+    ]
+
+
+async def test_in_the_end_p1_is_there(told: Told) -> None:
+    """Who never comes back misses what somebody says in the end, too."""
+
+    async def stays_away(cluster: Cluster) -> None:
+        p1, p2 = await cluster.join("P1", "P2", server="A")
+        await p1.disconnect()
+        await p2.send("jump")
+
+    [line] = await told(exercises.p1_misses(1), stays_away)
+    assert line.startswith("✗ Not yet: P1 does not hear “")
+    assert line.endswith("says in the end: player away")
+    [_, line] = await told(exercises.p1_misses(1), does_nothing)
+    assert line == "✗ Not yet: P1 is to miss exactly one event, and missed nothing"
+
+
+async def one_is_forgotten(cluster: Cluster, history: int) -> None:
+    p1, p2 = await cluster.join("P1", "P2", server="A")
+    await p1.disconnect()
+    await p2.send("jump")
+    await cluster.settle()
+    await p1.reconnect(resume=False)
+
+
+@pytest.mark.parametrize(
+    ("exercise", "attempt", "line"),
+    [
+        (
+            exercises.p1_misses(1, handed_to=2),
+            one_while_b_is_cut,
+            "Redis handed “jump” to 1 subscriber(s)",
+        ),
+        (
+            exercises.p1_misses(1, not_because=["player away"]),
+            one_with_a_neighbour,
+            "“jump” was missed for the cause “player away”",
+        ),
+        (
+            exercises.one_falls_out_of_history(),
+            one_is_forgotten,
+            "P1 is to miss exactly one event, and missed “jump” (player away)",
+        ),
+    ],
+)
+async def test_the_cause_counts(told: Told, exercise: Exercise, attempt: Any, line: str) -> None:
+    """To miss as many events as one should is not enough if they were missed otherwise."""
+    assert await told(exercise, attempt) == [f"✗ Not yet: {line}"]
+
+
+async def test_what_is_only_right_for_one_run_does_not_pass(told: Told) -> None:
+    """A number that happens to fit does not fit the next fresh run."""
+
+    async def for_three(cluster: Cluster, history: int) -> None:
+        await one_more_than_is_kept(cluster, 3)
+
+    found = {
+        line
+        for seed in range(1, 7)
+        for line in await told(exercises.one_falls_out_of_history(), for_three, seed)
+    }
+    assert any(line.startswith("✗ Not yet: P1 is to miss exactly one event") for line in found)
+    for function in (exercises.cost_of_an_outage(), exercises.subscribers_of_an_event()):
+        assert all(line.startswith("✗ Not yet: ") for line in await told(function, lambda *_: 99))
+
+
+async def test_each_word_that_is_lost_is_named(told: Told) -> None:
+    """Whoever says a word only once loses it with Redis, for everyone; three lines are enough."""
+
+    async def only_once(player: Player, words: list[str]) -> None:
+        for word in words:
+            await player.send(word)
+
+    lines = await told(exercises.everyone_hears_once(), only_once)
+    assert len(lines) == 3
+    assert all(line.endswith("” 0 times") for line in lines)
+    assert lines[0].startswith("✗ Not yet: P1 has heard “")
+
+
+async def test_a_word_that_is_heard_twice_is_named(told: Told) -> None:
+    """To say it again as another event is no way to be sure."""
+
+    async def twice(player: Player, words: list[str]) -> None:
+        for word in words:
+            await player.send(word, confirm=True)
+            await player.send(word, confirm=True)
+
+    assert (await told(exercises.everyone_hears_once(), twice))[0].endswith("” 2 times")
+
+
+async def test_an_uneven_half_is_told(told: Told) -> None:
+    """How many are where is said, once anybody has moved."""
+
+    async def one_only(players: list[Player]) -> None:
+        await players[0].reconnect()
+
+    [line] = await told(exercises.spread_out(), one_only, seed=2)
+    assert line.startswith("✗ Not yet: the servers have 1 and ")
+
+
+async def test_a_wrong_function_is_told_where(told: Told) -> None:
+    """The player and the place for which it is wrong, but not what would be right."""
+    lines = await told(exercises.who_hears(), lambda places, speaker: list(places))
+    assert len(lines) == 3
+    assert all(line.endswith(" misses it") for line in lines)
+    lines = await told(exercises.what_pubsub_loses(), lambda *_: False)
+    assert all(line.endswith(" missed it") for line in lines)
+    lines = await told(exercises.bytes_before_a_text(), lambda length, side: 2)
+    assert all(line.endswith("said by the client: there are not 2 before it") for line in lines)
+    lines = await told(exercises.events_received(), lambda server, homes: len(homes))
+    assert "did not receive" in lines[0]
+    assert await told(exercises.who_hears(), lambda *_: 3) == [
+        "✗ Not yet: your function gives 3; it is to give names"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("troubles", "right"),
+    [
+        (["P1 has moved to another server"], "pubsub"),
+        ([CUT_OFF], "stream"),
+        (["Redis's reply is lost"], "stream"),
+        (["Redis is restarted"], "stream"),
+        (["P1's server has no link to Redis"], "stream"),
+        ([OPENED_ANEW], "queue"),
+        (list(TROUBLES), "queue"),
+    ],
+)
+async def test_only_the_cheapest_broker_passes(told: Told, troubles: list[str], right: str) -> None:
+    """Of one that is too weak it is told what was lost; of a dearer one, what it costs."""
+    exercise = exercises.cheapest_broker(*troubles)
+    brokers = ["none", "pubsub", "stream", "queue"]
+    for broker in brokers:
+        lines = await told(exercise, broker)
+        if broker == right:
+            assert lines == [f"✓ {exercise.claim}"]
+        elif brokers.index(broker) > brokers.index(right):
+            assert lines[0].startswith(f"✗ Not yet: with {broker} everyone hears everything once")
+            assert lines[0].endswith("and so it is with something cheaper")
+        else:
+            assert all(line.startswith(f"✗ Not yet: with {broker}, P") for line in lines)
+            assert any(line.endswith(tuple(troubles)) for line in lines) or broker == "none"
+
+
+def test_a_trouble_that_there_is_not_is_refused() -> None:
+    """Whoever writes a lesson learns of the mistake at once, and which there are."""
+    with pytest.raises(ValueError, match="no trouble Redis explodes; there are: P1 has moved"):
+        exercises.cheapest_broker("Redis explodes")
+
+
+# What fails, or hangs
+
+
+async def test_an_error_is_told_with_the_learner_s_line(told: Told) -> None:
+    """The line that went wrong, also if one of its own functions failed, and no traceback."""
+
+    async def say(player: Player) -> None:
+        await player.send("jump")
+
+    async def fails(cluster: Cluster) -> None:
+        [p1] = await cluster.join("P1", server="A")
+        await p1.disconnect()
+        await say(p1)
+
+    [line] = await told(exercises.p1_misses(1), fails)
+    number = say.__code__.co_firstlineno + 1
+    assert line == (
+        f'✗ Not yet: line {number}, `await player.send("jump")`: NotConnected: P1 cannot send '
+        "while disconnected; call `await p1.reconnect()` first"
+    )
+    [line] = await told(exercises.who_hears(), lambda places: places)
+    assert line.startswith("✗ Not yet: it failed: TypeError: ")
+
+
+async def test_what_hangs_ends_and_says_where(told: Told, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the bound the line that waits is named, and the cluster is stopped."""
+    monkeypatch.setattr("wsdemo.exercises.exercise.BOUND", 0.2)
+    clusters = []
+
+    async def hangs(cluster: Cluster) -> None:
+        clusters.append(cluster)
+        await asyncio.Event().wait()
+
+    [line] = await told(exercises.p1_misses(1), hangs)
+    number = hangs.__code__.co_firstlineno + 2
+    assert line == (
+        f"✗ Not yet: after 0.2 s, line {number}, `await asyncio.Event().wait()` was still under way"
+    )
+    assert "stopped" in repr(clusters[0])
+
+
+async def test_what_does_not_come_to_rest_is_named(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is still under way when the attempt has ended is said in the words of `settle`."""
+    settle = Cluster.settle
+
+    async def impatient(cluster: Cluster, timeout: float = 0.2) -> None:
+        await settle(cluster, timeout)
+
+    async def leaves_no_server(cluster: Cluster) -> None:
+        await cluster.join("P1", server="A")
+        monkeypatch.setattr(Cluster, "settle", impatient)
+        await cluster.kill_server("A")
+        await cluster.kill_server("B")
+
+    [line] = await told(exercises.p1_misses(1), leaves_no_server)
+    assert line.startswith("✗ Not yet: after ")
+    assert line.endswith("s still under way: P1 is on its way to a connection")
+
+
+@pytest.mark.parametrize(
+    ("what_else", "line"),
+    [
+        ("await cluster.stop()", "the cluster is stopped; open another"),
+        ("await cluster.stop_redis()", "in the end nobody can play any more: P"),
+        ("await cluster.player('P1').leave()", "P1 does not hear “"),
+    ],
+)
+async def test_what_is_left_broken_is_told(told: Told, what_else: str, line: str) -> None:
+    """An attempt may leave anything behind: it is told, and the check goes to its end."""
+
+    async def breaks(cluster: Cluster) -> None:
+        await three_while_away(cluster)
+        match what_else:
+            case "await cluster.stop()":
+                await cluster.stop()
+            case "await cluster.stop_redis()":
+                await cluster.stop_redis()
+            case _:
+                await cluster.player("P1").leave()
+
+    assert (await told(exercises.p1_misses(3), breaks))[0].startswith(f"✗ Not yet: {line}")
+
+
+async def test_what_is_no_function_is_told(told: Told) -> None:
+    """Whoever calls the function instead of giving it, or gives something else, is told so."""
+    expected = ["✗ Not yet: give `check` the function itself, without brackets after its name"]
+    async with open_cluster(broker="none") as cluster:
+        assert await told(exercises.p1_misses(3), three_while_away(cluster)) == expected
+        assert await told(exercises.p1_misses(3), cluster) == expected
+
+
+# On a cluster that runs
+
+
+async def test_a_player_is_where_it_is_heard(told: Told) -> None:
+    """What it says tells on which server it is, and is told as a beat of the cluster's story."""
+    exercise = exercises.plays_on("P3", "B")
+    async with open_cluster(broker="pubsub") as cluster:
+        p3, _ = await cluster.join("P3", "P1", server="A")
+        assert await told(exercise, cluster) == ["✗ Not yet: what P3 says arrives at server A"]
+        await p3.reconnect(server="B")
+        assert await told(exercise, cluster) == ["✓ what P3 says arrives at server B"]
+        captions = [record.data["caption"] for record in cluster.trace.select("step")]
+        assert captions == ["A check lets P3 say something"] * 2
+        await p3.disconnect()
+        [line] = await told(exercise, cluster)
+        assert line.startswith("✗ Not yet: P3 cannot send while disconnected")
+        [line] = await told(exercises.plays_on("P9", "B"), cluster)
+        assert line.startswith("✗ Not yet: unknown player 'P9'")
+    [line] = await told(exercise, cluster)
+    assert line.startswith("✗ Not yet: the cluster is stopped")
+    assert await told(exercise, p3) == ["✗ Not yet: give `check` the cluster"]
+
+
+async def test_two_hear_each_other_on_one_server(told: Told) -> None:
+    """Without a broker they do on one server, and neither does on two."""
+    exercise = exercises.hear_each_other("P1", "P2")
+    async with open_cluster(broker="none") as cluster:
+        p1, _ = await cluster.join("P1", "P2", server="A")
+        assert await told(exercise, cluster) == ["✓ P1 and P2 hear each other"]
+        await p1.reconnect(server="B")
+        assert await told(exercise, cluster) == [
+            "✗ Not yet: P2 does not hear what P1 says: no broker between servers",
+            "✗ Not yet: P1 does not hear what P2 says: no broker between servers",
+        ]
+
+
+# Fresh runs
+
+
+async def test_each_check_without_a_seed_is_another(told: Told) -> None:
+    """Nobody can learn the fresh run by heart; with a seed it is the same again."""
+    seen: list[Any] = []
+
+    def remembers(*arguments: Any) -> None:
+        seen.append(arguments)
+
+    for seed in (None, None, None, None, None, 5, 5):
+        await exercises.who_hears().check(remembers, seed)
+    assert len({str(arguments) for arguments in seen[:5]}) > 1
+    assert seen[5] == seen[6]
+
+
+def test_an_exercise_is_shown_by_its_claim() -> None:
+    """A cell that only names it shows no address of anything."""
+    assert repr(exercises.p1_misses(1)) == "Exercise(claim='P1 misses exactly one event')"

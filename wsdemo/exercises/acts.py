@@ -1,0 +1,53 @@
+"""Exercises on a cluster that runs: something is said on it, and the trace tells where it went."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+from wsdemo.cluster import Cluster
+from wsdemo.exercises.exercise import WORDS, Exercise, NotYet, rest, why
+from wsdemo.ledger import ledger
+
+__all__ = ["hear_each_other", "plays_on"]
+
+
+def plays_on(name: str, server: str) -> Exercise:
+    """To be checked with a cluster: what this player says arrives at this server."""
+
+    async def judge(cluster: Any, chance: random.Random) -> list[str]:
+        event = await _say(cluster, name, chance)
+        at = [record.at for record in cluster.trace.select("receive", event=event)]
+        if at == [server]:
+            return []
+        return [f"what {name} says arrives at {'no server' if not at else f'server {at[0]}'}"]
+
+    return Exercise(f"what {name} says arrives at server {server}", judge)
+
+
+def hear_each_other(one: str, other: str) -> Exercise:
+    """To be checked with a cluster: each of the two players hears what the other one says now."""
+
+    async def judge(cluster: Any, chance: random.Random) -> list[str]:
+        wrong = []
+        for speaker, listener in ((one, other), (other, one)):
+            event = await _say(cluster, speaker, chance)
+            fate = ledger(cluster).fate(event, listener)
+            if fate is None or fate.outcome != "heard":
+                wrong.append(f"{listener} does not hear what {speaker} says: {why(fate)}")
+        return wrong
+
+    return Exercise(f"{one} and {other} hear each other", judge)
+
+
+async def _say(cluster: Any, name: str, chance: random.Random) -> str:
+    """Let a player say something new, as a beat of its own. Gives the event."""
+    if not isinstance(cluster, Cluster):
+        raise NotYet("give `check` the cluster")
+    try:
+        cluster.beat(f"A check lets {name} say something")
+        event = await cluster.player(name).send(chance.choice(WORDS))
+    except (ValueError, RuntimeError, ConnectionError) as error:  # it says what to do first
+        raise NotYet(str(error)) from None
+    await rest(cluster)
+    return event

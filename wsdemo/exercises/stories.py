@@ -1,0 +1,292 @@
+"""Exercises in which a scenario is to be written, or a part of one: the ledger judges what came."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Collection, Coroutine
+from functools import partial
+from typing import Any
+
+from wsdemo import faults
+from wsdemo.cluster import Cluster, open_cluster
+from wsdemo.exercises.exercise import (
+    WORDS,
+    Exercise,
+    NotYet,
+    away,
+    listed,
+    meanwhile,
+    rest,
+    run,
+    why,
+)
+from wsdemo.ledger import Fate, Ledger, ledger
+from wsdemo.player import Player
+from wsdemo.trace import Trace
+
+__all__ = [
+    "end_apart",
+    "everyone_hears_once",
+    "one_falls_out_of_history",
+    "p1_misses",
+    "said_while_redis_is_away",
+    "spread_out",
+]
+
+OTHERS = ("P5", "P6", "P7", "P8", "P9")
+SERVERS = ("C", "D", "E", "F", "G", "H", "K")  # no lesson has them, so no attempt can know them
+
+
+def p1_misses(
+    events: int,
+    *,
+    broker: str = "pubsub",
+    not_because: Collection[str] = (),
+    handed_to: int | None = None,
+) -> Exercise:
+    """An `async def my_scenario(cluster)` in which P1 misses exactly so many events.
+
+    In the end P1 is there again: somebody else joins, and says something that P1 has to hear.
+    `not_because` lists causes that may not be, in the ledger's words. If Redis `handed_to` so many
+    is given, that is what PUBLISH has to have returned for each event that P1 misses.
+    """
+
+    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+        async with open_cluster(broker=broker) as cluster:
+            found, last = await _played(cluster, chance, attempt)
+        missed = [fate for fate in _unheard(found, "P1") if fate.event != last]
+        wrong = _wrong_at_the_end(found, last)
+        if len(missed) != events:
+            wrong.append(
+                f"P1 is to miss exactly {_events(events)}, and missed {listed(found, missed)}"
+            )
+        wrong += [
+            f"“{found.body(fate.event)}” was missed for the cause “{fate.cause}”"
+            for fate in missed
+            if fate.cause in not_because
+        ]
+        for fate in missed if handed_to is not None else []:
+            receivers = _receivers(found.trace, fate.event)
+            if receivers != handed_to:
+                wrong.append(
+                    f"Redis handed “{found.body(fate.event)}” to {receivers} subscriber(s)"
+                )
+        return wrong
+
+    claim = f"P1 misses exactly {_events(events)}"
+    if handed_to is not None:
+        claim += f", handed to {handed_to} subscribers by Redis"
+    if not_because:
+        claim += f", and not for the cause “{'” or “'.join(not_because)}”"
+    return Exercise(claim, judge)
+
+
+def one_falls_out_of_history() -> Exercise:
+    """An `async def my_scenario(cluster, history)` in which P1 misses exactly one event.
+
+    The broker is a stream that keeps so many events: another number each time.
+    """
+
+    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+        history = chance.randint(2, 6)
+        async with open_cluster(broker="stream", history=history) as cluster:
+            found, last = await _played(cluster, chance, attempt, history)
+        missed = [fate for fate in _unheard(found, "P1") if fate.event != last]
+        wrong = _wrong_at_the_end(found, last)
+        if [fate.cause for fate in missed] != ["trimmed from history"]:
+            wrong.append(f"P1 is to miss exactly one event, and missed {listed(found, missed)}")
+        return wrong
+
+    return Exercise("P1 misses exactly one event, however many are kept", judge)
+
+
+def said_while_redis_is_away() -> Exercise:
+    """An `async def my_scenario(cluster)`: P2 speaks while Redis is away, and nobody misses it.
+
+    There is a queue for each player.
+    """
+
+    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+        async with open_cluster(broker="queue") as cluster:
+            found, last = await _played(cluster, chance, attempt)
+        lost = [fate for fate in _unheard(found) if fate.event != last]
+        wrong = _wrong_at_the_end(found, last)
+        if not _spoke_while_redis_was_away(found.trace, "P2"):
+            wrong.append("P2 said nothing while Redis was away")
+        if lost:
+            wrong.append(f"nobody is to miss anything, and missed was {listed(found, lost)}")
+        return wrong
+
+    return Exercise("P2 speaks while Redis is away, and nobody misses anything", judge)
+
+
+def everyone_hears_once(broker: str = "stream") -> Exercise:
+    """An `async def say_all(player, words)`, after which everyone has heard each word just once.
+
+    It is called three times: while Redis is restarted, while a reply of Redis's is lost, and while
+    somebody else is cut off for a moment.
+    """
+
+    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+        words = chance.sample(WORDS, 6)
+        troubles = chance.sample([_restarted, _reply_lost, _cut_off], 3)
+        async with open_cluster(broker=broker) as cluster:
+            home, other = chance.sample(["A", "B"], 2)
+            [p1] = await cluster.join("P1", server=home)
+            [p2] = await cluster.join("P2", server=other)
+            for number, trouble in enumerate(troubles):
+                say = partial(run, attempt, p2, words[2 * number : 2 * number + 2])
+                await trouble(cluster, p1, p2, say)
+                await rest(cluster)
+        if not cluster.trace.select("send", at="P2"):
+            return ["the player has said nothing"]
+        return [
+            f"{player.name} has heard “{word}” {count} times"
+            for player in (p1, p2)
+            for word in words
+            if (count := [event.body for event in player.heard].count(word)) != 1
+        ]
+
+    return Exercise("everyone has heard each word just once", judge)
+
+
+def end_apart() -> Exercise:
+    """An `async def my_scenario(cluster, p1, p2)` that gets two players onto two servers.
+
+    They begin on one, and have no broker. The balancer is sticky, and nobody may tell it a server.
+    """
+
+    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+        servers = chance.sample(SERVERS, 2)
+        async with open_cluster(servers=servers, broker="none", balance="sticky") as cluster:
+            players = await cluster.join("P1", "P2", "P3", "P4", "P5")
+            homes = [player.server for player in players]
+            home = max(servers, key=homes.count)
+            pair = [player for player in players if player.server == home]
+            p1, p2 = chance.sample(pair, 2)
+            await run(attempt, cluster, p1, p2)
+            await rest(cluster)
+            if wrong := away([p1, p2]):
+                return wrong
+            if p1.server == p2.server:
+                return ["they are on one server"]
+            await p1.send(chance.choice(WORDS))
+            await rest(cluster)
+            missed = _unheard(ledger(cluster), p2.name)
+        return [] if missed else ["they hear each other"]
+
+    return Exercise("two players of one game are on two servers, for all the stickiness", judge)
+
+
+def spread_out() -> Exercise:
+    """An `async def spread(players)` after which both servers have as many players.
+
+    One has just come back, and stands empty. New connections go where there are fewest.
+    """
+
+    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+        servers, half = chance.sample(SERVERS, 2), chance.randint(2, 4)
+        balance = "least-connections"
+        async with open_cluster(servers=servers, broker="none", balance=balance) as cluster:
+            players = await cluster.join(*(f"P{number}" for number in range(1, 2 * half + 1)))
+            async with faults.server_killed(cluster, chance.choice(servers)):
+                await cluster.settle()
+            await run(attempt, players)
+            await rest(cluster)
+            if wrong := away(players):
+                return wrong
+            fewer, more = sorted([each.server for each in players].count(name) for name in servers)
+        if fewer == 0:
+            return ["one server has all the players"]
+        return [] if fewer == more else [f"the servers have {fewer} and {more} players"]
+
+    return Exercise("both servers have as many players", judge)
+
+
+# Who else plays
+
+
+async def _played(
+    cluster: Cluster, chance: random.Random, attempt: Any, *more: Any
+) -> tuple[Ledger, str]:
+    """An attempt, with others who play before it; and the event that somebody says after it."""
+    before = chance.sample(OTHERS, 2)
+    for name in before:
+        [other] = await cluster.join(name, server=chance.choice(list(cluster.servers)))
+        await other.send(chance.choice(WORDS))
+        await cluster.settle()
+    for name in before:
+        await cluster.player(name).leave()
+    await cluster.settle()
+    await run(attempt, cluster, *more)
+    await rest(cluster)
+    last = await _last_word(cluster, chance)
+    return ledger(cluster), last
+
+
+async def _last_word(cluster: Cluster, chance: random.Random) -> str:
+    """What somebody says in the end who has not been there, on any server that is up."""
+    up = [name for name in cluster.servers if cluster.server_state(name) == "up"]
+    there = {name for name, player in cluster.players.items() if not player.left}
+    try:
+        name = chance.choice([name for name in OTHERS if name not in there])
+        [other] = await cluster.join(name, server=chance.choice(up) if up else None)
+        event = await other.send(chance.choice(WORDS))
+    except ConnectionError as error:
+        raise NotYet(f"in the end nobody can play any more: {error}") from None
+    await rest(cluster)
+    return event
+
+
+def _unheard(found: Ledger, player: str = "") -> list[Fate]:
+    """The fates of what a player, or anybody, has not heard."""
+    fates = [fate for fate in found if player in ("", fate.player)]
+    return [fate for fate in fates if fate.outcome in ("missed", "pending")]
+
+
+def _wrong_at_the_end(found: Ledger, last: str) -> list[str]:
+    fate = found.fate(last, "P1")
+    if fate and fate.outcome == "heard":
+        return []
+    said = f"“{found.body(last)}”, which {found.sender(last)} says in the end"
+    return [f"P1 does not hear {said}: {why(fate)}"]
+
+
+def _receivers(trace: Trace, event: str) -> int:
+    """How many subscribers Redis handed an event to."""
+    return sum(int(record.data["receivers"]) for record in trace.select("publish", event=event))
+
+
+def _spoke_while_redis_was_away(trace: Trace, player: str) -> bool:
+    """Whether a player said something between an end of Redis and its next start."""
+    is_away = False
+    for record in trace.select("fault", "heal", "send"):
+        if record.kind == "send":
+            if is_away and record.at == player:
+                return True
+        elif record.at == "redis" and not record.peer:
+            is_away = record.kind == "fault"
+    return False
+
+
+def _events(count: int) -> str:
+    return "one event" if count == 1 else f"{count} events"
+
+
+# What breaks while a player speaks
+
+_Say = Callable[[], Coroutine[Any, Any, None]]
+
+
+async def _restarted(cluster: Cluster, p1: Player, p2: Player, say: _Say) -> None:
+    await meanwhile(cluster, faults.redis_stopped(cluster, keep=True), say)
+
+
+async def _reply_lost(cluster: Cluster, p1: Player, p2: Player, say: _Say) -> None:
+    async with faults.reply_lost(cluster, p2.server or ""):
+        await say()
+
+
+async def _cut_off(cluster: Cluster, p1: Player, p2: Player, say: _Say) -> None:
+    async with faults.link_cut(p1):
+        await say()
