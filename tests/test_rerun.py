@@ -118,6 +118,19 @@ async def test_a_player_that_left_and_one_that_forgot_do_so_again() -> None:
     assert fates(again) == fates(first)
 
 
+async def test_what_was_said_before_the_first_beat_comes_to_rest_as_it_did() -> None:
+    """Else a server that is killed next would take it along."""
+    async with open_cluster(broker="stream") as cluster:
+        [p1] = await cluster.join("P1", server="A")
+        await p1.send("jump")
+        await cluster.settle()
+        async with cluster.step("A is killed"):
+            await cluster.kill_server("A")
+        source = as_scenario(cluster.trace)
+    said, step = 'await p1.send("jump")', 'async with cluster.step("A is killed"):'
+    assert f"{said}\n    await cluster.settle()\n    {step}" in source
+
+
 async def test_a_saved_trace_will_do(tmp_path: Path) -> None:
     """It says all that is needed."""
     run = (await compare(scenarios.p1_moves_to_b, "pubsub"))["pubsub"]

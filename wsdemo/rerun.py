@@ -120,8 +120,6 @@ class _Writer:
     def _end_beat(self) -> None:
         """A step settles at its end, which nothing does while a part stands still."""
         beat, self._beat = self._beat, []
-        if beat and beat[-1] == SETTLE:
-            del beat[-1]
         if self._caption is None:
             self.lines += [f"{INDENT}{line}" for line in beat]
             return
@@ -130,6 +128,8 @@ class _Writer:
             self.lines.append(f"{INDENT}cluster.beat({arguments})")
             self.lines += [f"{INDENT}{line}" for line in beat]
         else:
+            if beat[-1] == SETTLE:  # as a step does at its end
+                del beat[-1]
             self.lines.append(f"{INDENT}async with cluster.step({arguments}):")
             self.lines += [f"{INDENT}{INDENT}{line}" for line in beat]
         self._caption = None
