@@ -450,17 +450,19 @@ async def test_each_limit_has_an_option() -> None:
 
 
 FEW_FILES = """
-import resource
+import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))
 from wsdemo.cli import main
-main(["serve", "--name", "A", "--broker", "none"])
+main(["serve", "--name", "A", "--broker", "none", *sys.argv[1:]])
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-async def test_where_fewer_files_may_be_open_it_takes_fewer_connections() -> None:
+@pytest.mark.parametrize("connections", [10_000, 10**9])
+async def test_where_fewer_files_may_be_open_it_takes_fewer_connections(connections: int) -> None:
     """It says so, and never has to see that there are no more: others are cut before."""
-    async with _running(sys.executable, "-c", FEW_FILES.format(files=750)) as server:
+    command = [sys.executable, "-c", FEW_FILES.format(files=750)]
+    async with _running(*command, "--max-connections", str(connections)) as server:
         [warning] = [line for line in server.logged if line["levelname"] == "WARNING"]
         assert (warning["max_connections"], warning["remedy"]) == (46, "raise ulimit -n")
         port = int(server.url.rpartition(":")[2])

@@ -15,6 +15,7 @@ import logging
 import os
 import signal
 import sys
+from bisect import bisect_right
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -168,18 +169,15 @@ def _fitting(limits: Limits) -> Limits:
     allowed = allow_open_files(wanted)
     if allowed >= wanted:
         return limits
-    fewer = next(
-        (
-            replace(limits, max_connections=number)
-            for number in range(limits.max_connections, 0, -1)
-            if replace(limits, max_connections=number).max_sockets + SPARE_FILES <= allowed
-        ),
-        None,
+    fewer = bisect_right(
+        range(1, limits.max_connections + 1),
+        allowed - SPARE_FILES,
+        key=lambda number: replace(limits, max_connections=number).max_sockets,
     )
-    if fewer is None:
+    if not fewer:
         raise RuntimeError(f"{allowed} open files are too few for a server: raise ulimit -n")
     _log.warning(
         "the system allows fewer open files than there may be connections: it takes fewer",
-        extra={"max_connections": fewer.max_connections, "remedy": "raise ulimit -n"},
+        extra={"max_connections": fewer, "remedy": "raise ulimit -n"},
     )
-    return fewer
+    return replace(limits, max_connections=fewer)
