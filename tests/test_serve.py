@@ -253,6 +253,25 @@ async def test_what_it_cannot_do_is_said_in_words(arguments: list[str], says: st
     assert ":secret@" not in said.decode()
 
 
+# A name for the signal that only Windows has.
+BREAK = """
+import signal
+signal.SIGBREAK = signal.SIGUSR1
+from wsdemo.cli import main
+raise SystemExit(main(["serve", "--name", "A", "--broker", "none", "--drain", "0"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has the real one")
+async def test_a_break_lets_it_drain_too() -> None:
+    """On Windows, it is all that another program can send."""
+    async with _running(sys.executable, "-c", BREAK) as server, dial(server.url) as client:
+        await client.join("P1")
+        assert await server.end(signal.SIGUSR1) == 0
+        assert await client.closed() == (1012, "server A is draining")
+        await server.read_until("ended")
+
+
 async def test_a_port_that_is_taken_is_named() -> None:
     """Two servers cannot share one."""
     async with game_server() as server:

@@ -60,7 +60,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
 
-    serving = commands.add_parser("serve", help="run one game server until SIGTERM")
+    serving = commands.add_parser(
+        "serve",
+        help="run one game server until SIGTERM",
+        description="Run one game server until SIGTERM or Ctrl+C, on Windows also Ctrl+Break "
+        "(CTRL_BREAK_EVENT). Then it sends its players away, and ends with 0.",
+    )
     serving.add_argument("--name", required=True, help="the server's own, as in A")
     serving.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     serving.add_argument("--port", type=int, default=0, help="default: a free one")

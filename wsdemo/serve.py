@@ -5,7 +5,8 @@ lives; `/readyz`, that players may be sent to it; `/metrics`, what it has done, 
 go to standard error, a JSON object each.
 
 SIGTERM (or SIGINT) lets it drain: it takes no more players, and sends those that it has away, over
-a few seconds, so that they do not all come to the other servers in one moment; then it ends.
+a few seconds, so that they do not all come to the other servers in one moment; then it ends. On
+Windows, where nobody can send it these from outside, Ctrl+Break (CTRL_BREAK_EVENT) does the same.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ _log = logging.getLogger("wsdemo.serve")
 
 BROKERS = ("none", *REDIS_BROKERS)
 SECRET_VARIABLE = "WSDEMO_JOIN_SECRET"
+ENDINGS = ("SIGTERM", "SIGINT", "SIGBREAK")  # the last one is only on Windows
 SPARE_FILES = 600  # beside clients: Redis, modules that are read, sockets accepted to be cut again
 LONGEST_DRAIN = 3600.0  # seconds
 
@@ -127,13 +129,14 @@ async def _broker(settings: Settings) -> Broker:
 
 @contextmanager
 def _signals(ending: asyncio.Event) -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGINT set the event."""
+    """While it lasts, each of ENDINGS that the system has sets the event."""
     loop = asyncio.get_running_loop()
 
     def end(*signal_and_frame: object) -> None:
         loop.call_soon_threadsafe(ending.set)
 
-    before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGINT)}
+    there = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
+    before = {each: signal.signal(each, end) for each in there}
     try:
         yield
     finally:
