@@ -273,7 +273,7 @@ async def test_a_break_lets_it_drain_too() -> None:
 
 
 async def test_a_port_that_is_taken_is_named() -> None:
-    """Two servers cannot share one."""
+    """Two servers cannot share one; the error says what to do."""
     async with game_server() as server:
         command = [sys.executable, "-m", "wsdemo", "serve", "--name", "B", "--broker", "none"]
         process = await asyncio.create_subprocess_exec(
@@ -281,7 +281,8 @@ async def test_a_port_that_is_taken_is_named() -> None:
         )
         _, said = await within(process.communicate(), START)
         assert process.returncode == 1
-        assert "in use" in said.decode()
+        assert f"wsdemo: cannot listen at 127.0.0.1:{server.port}: " in said.decode()
+        assert "in use; name another --port" in said.decode()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])

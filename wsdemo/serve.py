@@ -17,8 +17,8 @@ import os
 import signal
 import sys
 from bisect import bisect_right
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from pythonjsonlogger.json import JsonFormatter
 from wsdemo.brokers import REDIS_BROKERS, Broker, LocalBroker, new_broker
 from wsdemo.limits import Limits
 from wsdemo.open_files import allow_open_files
-from wsdemo.ports import is_loopback
+from wsdemo.ports import address, is_loopback
 from wsdemo.protocol import check_name
 from wsdemo.redis_backend import SERVE_PREFIX, remote_redis
 from wsdemo.server import GameServer
@@ -108,7 +108,7 @@ async def serve(settings: Settings) -> None:
     )
     ending = asyncio.Event()
     with _signals(ending):
-        async with server:
+        async with _running(server, settings):
             about = {"server": settings.name, "url": server.url, "broker": settings.broker}
             _log.info("ready", extra=about)
             await ending.wait()
@@ -125,6 +125,24 @@ async def _broker(settings: Settings) -> Broker:
     return new_broker(
         settings.broker, redis.broker_client(), server=settings.name, prefix=redis.prefix
     )
+
+
+@asynccontextmanager
+async def _running(server: GameServer, settings: Settings) -> AsyncIterator[None]:
+    """As with the server itself, but that a port which cannot be had is named."""
+    try:
+        await server.start()
+    except OSError as error:
+        if error.errno is None:  # it is the broker's, and in words
+            raise
+        raise OSError(
+            f"cannot listen at {address(settings.host, settings.port)}: {error.strerror}; "
+            "name another --port (0 is a free one) or --host"
+        ) from error
+    try:
+        yield
+    finally:
+        await server.stop()
 
 
 @contextmanager
