@@ -15,7 +15,14 @@ from wsdemo.ledger import ledger
 from wsdemo.limits import Limits
 from wsdemo.protocol import check_name
 from wsdemo.scenarios import SCENARIOS
-from wsdemo.serve import SECRET_VARIABLE, Settings, join_secret, serve
+from wsdemo.serve import (
+    REDIS_VARIABLE,
+    SECRET_VARIABLE,
+    Settings,
+    join_secret,
+    serve,
+    shared_redis,
+)
 from wsdemo.tokens import sign
 from wsdemo.trace import save_traces
 
@@ -70,7 +77,13 @@ def _parser() -> argparse.ArgumentParser:
     serving.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     serving.add_argument("--port", type=int, default=0, help="default: a free one")
     serving.add_argument("--broker", default="pubsub", help="default: pubsub")
-    serving.add_argument("--redis", default="", metavar="URL", help="the Redis that all share")
+    serving.add_argument(
+        "--redis",
+        default="",
+        metavar="URL",
+        help=f"of the Redis that all servers share (default: what {REDIS_VARIABLE} says, which is "
+        "the place for one with a password: others can read a command line)",
+    )
     serving.add_argument(
         "--origin",
         action="append",
@@ -147,7 +160,7 @@ def _serve(asked: argparse.Namespace) -> int:
         host=asked.host,
         port=asked.port,
         broker=asked.broker,
-        redis=asked.redis,
+        redis=shared_redis(asked.redis),
         origins=asked.origin,
         games=asked.game,
         drain=asked.drain,

@@ -29,16 +29,17 @@ from wsdemo.limits import Limits
 from wsdemo.open_files import allow_open_files
 from wsdemo.ports import address, is_loopback
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import SERVE_PREFIX, remote_redis
+from wsdemo.redis_backend import SERVE_PREFIX, URLS, remote_redis
 from wsdemo.server import GameServer
 from wsdemo.tokens import check_secret, read_secret
 
-__all__ = ["SECRET_VARIABLE", "Settings", "join_secret", "serve"]
+__all__ = ["REDIS_VARIABLE", "SECRET_VARIABLE", "Settings", "join_secret", "serve", "shared_redis"]
 
 _log = logging.getLogger("wsdemo.serve")
 
 BROKERS = ("none", *REDIS_BROKERS)
 SECRET_VARIABLE = "WSDEMO_JOIN_SECRET"
+REDIS_VARIABLE = "WSDEMO_REDIS"
 ENDINGS = ("SIGTERM", "SIGINT", "SIGBREAK")  # the last one is only on Windows
 SPARE_FILES = 600  # beside clients: Redis, modules that are read, sockets accepted to be cut again
 LONGEST_DRAIN = 3600.0  # seconds
@@ -51,7 +52,7 @@ class Settings:
     name: str
     host: str = "127.0.0.1"
     port: int = 0
-    redis: str = ""
+    redis: str = field(default="", repr=False)  # a URL, in which there may be a password
     broker: str = "pubsub"
     origins: Collection[str] = ()
     games: Collection[str] = ()  # if any are named, there are no others
@@ -67,11 +68,8 @@ class Settings:
             raise ValueError(f"--drain {self.drain:g}: use 0 to {LONGEST_DRAIN:g} seconds")
         if self.broker not in BROKERS:
             raise ValueError(f"unknown broker {self.broker!r}; there are: {', '.join(BROKERS)}")
-        if self.broker != "none" and not self.redis:
-            raise ValueError(
-                f"broker {self.broker!r} needs a Redis that all servers share: "
-                "--redis redis://127.0.0.1:6379, or --broker none"
-            )
+        if self.broker != "none":
+            _check_shared(self.redis, self.broker)
         for game in self.games:
             check_name(game, "game")
         if self.join_secret:
@@ -120,7 +118,8 @@ async def serve(settings: Settings) -> None:
 async def _broker(settings: Settings) -> Broker:
     if settings.broker == "none":
         return LocalBroker()
-    redis = remote_redis(settings.redis, SERVE_PREFIX, "Start one, or name another with --redis.")
+    ways_out = f"Start one, or name another in {REDIS_VARIABLE} or after --redis."
+    redis = remote_redis(settings.redis, SERVE_PREFIX, ways_out)
     await redis.start()  # to say in words what is wrong, if it does not answer
     return new_broker(
         settings.broker, redis.broker_client(), server=settings.name, prefix=redis.prefix
@@ -171,6 +170,26 @@ def _log_as_json() -> None:
         ours.setLevel(logging.INFO)
         ours.propagate = False
     logging.getLogger("wsdemo.server").setLevel(logging.WARNING)  # not each connection
+
+
+def shared_redis(url: str = "") -> str:
+    """This URL or, without one, what the environment says; empty if that says nothing either."""
+    return url or os.environ.get(REDIS_VARIABLE, "")
+
+
+def _check_shared(url: str, broker: str) -> None:
+    """Raises `ValueError`, without the URL, if servers could not share this Redis."""
+    if url in ("", "fake", "embedded"):
+        its_own = f"redis {url!r} is one process's own, and " if url else ""
+        raise ValueError(
+            f"{its_own}broker {broker!r} needs a Redis that all servers share: put its URL, as in "
+            f"redis://127.0.0.1:6379, into {REDIS_VARIABLE} or after --redis, or use --broker none"
+        )
+    if not url.startswith(URLS):
+        raise ValueError(
+            f"what {REDIS_VARIABLE} or --redis says is no URL of a Redis: it has to start with "
+            f"{', '.join(URLS[:-1])} or {URLS[-1]}"
+        )
 
 
 def join_secret(file: Path | None = None) -> bytes:
