@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import math
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 
@@ -149,6 +151,43 @@ async def test_who_was_let_in_in_its_last_moment_is_gone_with_it(
         await client.say("join", game="g", player="P1")
         [gone] = await recorded(cluster.trace, "disconnect", at="A")
     assert gone.peer == "P1"
+
+
+# A server that tells of a player who was never let in.
+TELLS_NONSENSE = """
+from wsdemo import channel, worker
+
+class Channel(channel.Channel):
+    def tell(self, what, *arguments):
+        super().tell(what, *arguments)
+        if what == "record" and "join" in arguments:
+            super().tell("record", arguments[0], "disconnect", "A", "P2", "", {"game": "g"})
+
+worker.Channel = Channel
+worker.main()
+"""
+
+
+async def test_one_whose_words_make_no_sense_is_gone_and_the_mistake_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fault of ours is not passed over as the end of a process."""
+    monkeypatch.setattr(server_process, "WORKER", [sys.executable, "-c", TELLS_NONSENSE])
+    mistakes: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: mistakes.append(context["exception"])
+    )
+    async with (
+        open_cluster(["A"], broker="none", processes=True) as cluster,
+        dial(cluster.servers["A"].url) as client,
+    ):
+        await client.say("join", game="g", player="P1")
+        await recorded(cluster.trace, "fault", at="A")
+        assert cluster.server_state("A") == "down"
+    del cluster
+    gc.collect()  # so that it is reported
+    [mistake] = mistakes
+    assert isinstance(mistake, ValueError)
 
 
 async def test_nothing_that_it_did_stands_after_its_end(cluster: Cluster) -> None:

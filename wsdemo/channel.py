@@ -80,10 +80,8 @@ class Channel:
     async def run(self) -> None:
         """Take what comes, until the other side ends or `close` is called."""
         try:
-            while line := await self._reader.readline():
-                self._take(_decode(line))
-        except (ConnectionError, ValueError):
-            pass  # it was cut, perhaps in the middle of a line
+            while (message := await self._next()) is not None:
+                self._take(message)
         finally:
             self.close()
             for answering in tuple(self._answering):
@@ -97,6 +95,14 @@ class Channel:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(AskFailed("the process at the other end has ended"))
+
+    async def _next(self) -> Ask | Tell | _Answer | None:
+        """What comes next; nothing once it is cut, perhaps in the middle of a line."""
+        try:
+            line = await self._reader.readline()
+            return _decode(line) if line else None
+        except (ConnectionError, ValueError):
+            return None
 
     def _take(self, message: Ask | Tell | _Answer) -> None:
         match message:
