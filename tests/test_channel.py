@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import within
-from wsdemo.channel import AskFailed, Channel
+from wsdemo.channel import UNHEARD, AskFailed, Channel
 
 
 class End:
@@ -108,3 +108,23 @@ async def test_a_mistake_in_what_is_told_is_not_taken_for_the_end_of_the_other_s
 
     with pytest.raises(ValueError, match="that cannot be"):
         await tell()
+
+
+async def test_who_says_more_than_is_taken_can_know_and_wait() -> None:
+    """Until the other side has taken most of it; then it may go on."""
+    async with connected() as (one, end, _, writer):
+        reading = writer.transport
+        assert isinstance(reading, asyncio.Transport)
+        reading.pause_reading()
+        said = 0
+        while not one.behind.is_set():
+            one.tell("n", "x" * 2**15)
+            said += 1
+            await asyncio.sleep(0)
+        assert said * 2**15 > 0.9 * UNHEARD
+        waiting = asyncio.create_task(one.caught_up())
+        reading.resume_reading()
+        await within(waiting)
+        assert not one.behind.is_set()
+        assert await within(one.ask("on")) == ["on"]
+        assert len(end.told) == said

@@ -12,6 +12,7 @@ import msgspec
 __all__ = ["Ask", "AskFailed", "Channel", "Tell"]
 
 MAX_LINE = 2**24  # bytes
+UNHEARD = 2**24  # bytes that may wait for the other side before it counts as behind
 
 
 class Ask(msgspec.Struct, frozen=True, tag=True):
@@ -60,6 +61,9 @@ class Channel:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self.closed = False
+        self.behind = asyncio.Event()
+        """Set while the other side does not take what is said: see `caught_up`."""
+        writer.transport.set_write_buffer_limits(high=UNHEARD)
 
     def tell(self, what: str, *arguments: Any) -> None:
         """Say something, if the other side is still there."""
@@ -96,6 +100,11 @@ class Channel:
             if not answer.done():
                 answer.set_exception(AskFailed("the process at the other end has ended"))
 
+    async def caught_up(self) -> None:
+        """Return once the other side has taken most of it. Raises `ConnectionError` if it ends."""
+        await self._writer.drain()
+        self.behind.clear()
+
     async def _next(self) -> Ask | Tell | _Answer | None:
         """What comes next; nothing once it is cut, perhaps in the middle of a line."""
         try:
@@ -131,3 +140,5 @@ class Channel:
     def _write(self, message: Ask | Tell | _Answer) -> None:
         if not self.closed:
             self._writer.write(_encode(message) + b"\n")
+            if self._writer.transport.get_write_buffer_size() > UNHEARD:
+                self.behind.set()
