@@ -111,7 +111,7 @@ async def test_a_mistake_in_what_is_told_is_not_taken_for_the_end_of_the_other_s
 
 
 async def test_who_says_more_than_is_taken_can_know_and_wait() -> None:
-    """Until the other side has taken most of it; then it may go on."""
+    """Until the other side has taken nearly all of it; then it may go on."""
     async with connected() as (one, end, _, writer):
         reading = writer.transport
         assert isinstance(reading, asyncio.Transport)

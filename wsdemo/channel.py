@@ -63,7 +63,6 @@ class Channel:
         self.closed = False
         self.behind = asyncio.Event()
         """Set while the other side does not take what is said: see `caught_up`."""
-        writer.transport.set_write_buffer_limits(high=UNHEARD)
 
     def tell(self, what: str, *arguments: Any) -> None:
         """Say something, if the other side is still there."""
@@ -101,7 +100,7 @@ class Channel:
                 answer.set_exception(AskFailed("the process at the other end has ended"))
 
     async def caught_up(self) -> None:
-        """Return once the other side has taken most of it. Raises `ConnectionError` if it ends."""
+        """Return once the other side has taken nearly all. Raises `ConnectionError` if it ends."""
         await self._writer.drain()
         self.behind.clear()
 
