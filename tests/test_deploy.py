@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
 import yaml
 from websockets.asyncio.client import connect
@@ -677,6 +678,7 @@ async def test_a_server_lives_on_what_the_image_has(servers: dict[str, Any]) -> 
         stack.push_async_callback(killed, process)
         server = Process(process)
         await server.read_until("ready")
+        assert psutil.Process(process.pid).memory_info().rss < PROCESS
         kind, python, *check = servers["a"]["healthcheck"]["test"]
         assert (kind, python) == ("CMD", "python")
         check[-1] = replaced(check[-1], {":8001/": f":{port_of(server)}/"})
