@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import within
-from wsdemo.channel import AskFailed, Channel
+from wsdemo.channel import UNHEARD, AskFailed, Channel
 
 
 class End:
@@ -21,6 +21,8 @@ class End:
         self.held = asyncio.Event()
 
     def tell(self, what: str, arguments: list[Any]) -> None:
+        if what == "fail":
+            raise ValueError("that cannot be")
         self.told.append((what, arguments))
 
     async def answer(self, what: str, arguments: list[Any]) -> Any:
@@ -43,12 +45,14 @@ async def connected() -> AsyncIterator[tuple[Channel, End, Channel, asyncio.Stre
         other_streams = await accepted
         other = Channel(other_streams[0], other_streams[1], ends[1].answer, ends[1].tell)
         tasks = [asyncio.create_task(channel.run()) for channel in (one, other)]
-        yield one, ends[1], other, other_streams[1]
-        one.close()
-        other.close()
-        await within(asyncio.gather(*tasks))
-        for _, writer in (dialled, other_streams):
-            await writer.wait_closed()
+        try:
+            yield one, ends[1], other, other_streams[1]
+        finally:
+            one.close()
+            other.close()
+            for _, writer in (dialled, other_streams):
+                await writer.wait_closed()
+            await within(asyncio.gather(*tasks))
 
 
 async def test_what_is_told_is_heard_in_order_and_before_a_later_answer() -> None:
@@ -91,3 +95,36 @@ async def test_an_end_that_is_gone_answers_nothing(last: bytes) -> None:
             with pytest.raises(AskFailed, match="has ended"):
                 await within(asking)
         one.tell("nobody hears this")
+
+
+async def test_a_mistake_in_what_is_told_is_not_taken_for_the_end_of_the_other_side() -> None:
+    """It is raised, and the other side hears that nobody is there any more."""
+
+    async def tell() -> None:
+        async with connected() as (one, _, _, _):
+            one.tell("fail")
+            with pytest.raises(AskFailed, match="has ended"):
+                await within(one.ask("more"))
+
+    with pytest.raises(ValueError, match="that cannot be"):
+        await tell()
+
+
+async def test_who_says_more_than_is_taken_can_know_and_wait() -> None:
+    """Until the other side has taken nearly all of it; then it may go on."""
+    async with connected() as (one, end, _, writer):
+        reading = writer.transport
+        assert isinstance(reading, asyncio.Transport)
+        reading.pause_reading()
+        said = 0
+        while not one.behind.is_set():
+            one.tell("n", "x" * 2**15)
+            said += 1
+            await asyncio.sleep(0)
+        assert said * 2**15 > 0.9 * UNHEARD
+        waiting = asyncio.create_task(one.caught_up())
+        reading.resume_reading()
+        await within(waiting)
+        assert not one.behind.is_set()
+        assert await within(one.ask("on")) == ["on"]
+        assert len(end.told) == said

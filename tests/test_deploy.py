@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import importlib.metadata
 import inspect
@@ -14,12 +15,14 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import AsyncExitStack, ExitStack, asynccontextmanager, contextmanager, suppress
+from dataclasses import fields
 from http import HTTPStatus
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import psutil
 import pytest
 import yaml
 from websockets.asyncio.client import connect
@@ -30,7 +33,9 @@ from websockets.typing import Origin
 
 from tests.conftest import Client, bodies, dial, eventually, game_server, pubsub, within
 from tests.test_serve import START, Process, serving
+from wsdemo.brokers import queue, stream
 from wsdemo.cli import _parser
+from wsdemo.limits import BURST, Limits
 from wsdemo.player import Player
 from wsdemo.ports import bound_socket
 from wsdemo.redis_backend import EmbeddedRedis, FakeRedis, RemoteRedis, find_server_binary
@@ -505,6 +510,19 @@ def servers(compose: dict[str, Any]) -> dict[str, Any]:
     return {name: service for name, service in compose["services"].items() if "build" in service}
 
 
+def command_of(service: dict[str, Any]) -> list[str]:
+    """What is run in its container, after the image's own `python -m wsdemo`."""
+    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    [own] = re.findall(r"^ENTRYPOINT (.+)$", dockerfile, re.M)
+    assert service["entrypoint"][:3] == json.loads(own)
+    return [*service["entrypoint"][3:], *service["command"]]
+
+
+def asked_of(service: dict[str, Any]) -> argparse.Namespace:
+    """The same, as the command line understands it."""
+    return _parser().parse_args(command_of(service))
+
+
 def test_compose_yaml_is_as_its_schema_says(compose: dict[str, Any]) -> None:
     """No setting is misspelled, or of another kind than it is to be."""
     schemas = resources.files("check_jsonschema.builtin_schemas.vendor")
@@ -519,10 +537,11 @@ def test_compose_yaml_is_as_its_schema_says(compose: dict[str, Any]) -> None:
 def test_its_servers_are_what_the_command_line_takes(servers: dict[str, Any]) -> None:
     """Each by its own name, all with one secret, and each has the time that it wants to drain."""
     for name, service in servers.items():
-        asked = _parser().parse_args(service["command"])
+        asked = asked_of(service)
         assert asked.name == name.upper()
         assert asked.host == "0.0.0.0"  # in a container, 127.0.0.1 is the container itself
-        assert asked.redis == "redis://redis:6379"
+        assert service["environment"]["WSDEMO_REDIS"] == "redis://redis:6379"
+        assert not asked.redis  # or it would not be that one
         grace = re.fullmatch(r"(\d+)s", service["stop_grace_period"])
         assert grace
         assert int(grace[1]) > asked.drain + 10
@@ -533,7 +552,7 @@ def test_its_servers_are_what_the_command_line_takes(servers: dict[str, Any]) ->
 
 def test_the_balancers_know_its_servers(compose: dict[str, Any], servers: dict[str, Any]) -> None:
     """By their names and ports; it gives each balancer the file that is here."""
-    addresses = [f"{name}:{_parser().parse_args(s['command']).port}" for name, s in servers.items()]
+    addresses = [f"{name}:{asked_of(service).port}" for name, service in servers.items()]
     haproxy, nginx = ((DEPLOY / file).read_text() for file in ("haproxy.cfg", "nginx.conf"))
     assert re.findall(r'^ +server [ABC] "\$\{SERVER_[ABC]-(\S+)\}"', haproxy, re.M) == addresses
     assert re.findall(r"^ +server (\S+) ", nginx, re.M) == addresses
@@ -547,6 +566,55 @@ def test_the_balancers_know_its_servers(compose: dict[str, Any], servers: dict[s
         [volume] = service["volumes"]
         assert (DEPLOY / volume.split(":")[0]).is_file()
         assert set(service["depends_on"]) == set(servers)
+
+
+def test_a_server_is_not_full_before_the_balancers_say_so(servers: dict[str, Any]) -> None:
+    """A full one is not ready, and would be taken out; and a balancer has players wait."""
+    haproxy, nginx = ((DEPLOY / file).read_text() for file in ("haproxy.cfg", "nginx.conf"))
+    [most] = set(re.findall(r" maxconn (\d+) resolvers", haproxy))
+    assert set(re.findall(r" max_conns=(\d+);", nginx)) == {most}
+    for service in servers.values():
+        assert int(most) < asked_of(service).max_connections
+
+
+KIB = 1024
+READ = 256 * KIB  # that asyncio takes from a socket in one go
+FRAME = KIB // 2  # that a frame takes at most, beside what is in it
+EVENT = 256  # bytes that an event has more than the message by which it came
+CONNECTION = 20 * KIB
+PROCESS = 64 * KIB**2
+
+
+def test_all_clients_at_their_worst_fit_into_a_server_s_memory(servers: dict[str, Any]) -> None:
+    """By the sum that is in compose.yaml, with what is set there and in the server itself."""
+    text = (DEPLOY / "compose.yaml").read_text()
+    queue_length = inspect.signature(serve).parameters["max_queue"].default
+    for service in servers.values():
+        asked = asked_of(service)
+        limits = Limits(**{each.name: getattr(asked, each.name) for each in fields(Limits)})
+        buffers = (service["sysctls"][f"net.ipv4.tcp_{way}mem"] for way in "wr")
+        summands = [
+            limits.max_waiting * 5 // 4,
+            (queue_length + 1) * limits.max_message + READ,
+            sum(int(each.split()[-1]) for each in buffers),
+            CONNECTION,
+        ]
+        assert re.findall(r"^  # +(\d+)   \S", text, re.M) == [f"{n // KIB}" for n in summands]
+        waiting = sum(summands) * limits.max_sockets
+        assert f"{sum(summands) // KIB:,} KiB, and {waiting / KIB**2:.0f} MiB" in text
+        assert waiting + PROCESS < 0.9 * size(service["mem_limit"])
+        # What the sum takes for granted:
+        frames = 2 * BURST * limits.max_rate
+        assert f"{frames:.0f} frames" in text
+        assert frames * FRAME <= READ
+        missed = max(stream.PAGE, queue.PAGE) * (limits.max_message + EVENT)
+        assert missed <= limits.max_waiting, "who comes back is cut off for what it has missed"
+
+
+def size(text: str) -> int:
+    """Bytes, as Docker writes them."""
+    power: int = KIB ** " kmg".index(text[-1])
+    return int(text[:-1]) * power
 
 
 def test_only_the_balancers_can_be_reached_and_from_this_machine_alone(
@@ -594,18 +662,23 @@ async def test_a_server_lives_on_what_the_image_has(servers: dict[str, Any]) -> 
 
     It lets in who brings a token, and nobody else.
     """
-    environment = {**os.environ, "WSDEMO_JOIN_SECRET": "correct horse battery staple"}
     wsdemo = [sys.executable, "-c", ABSENT.format(absent=absent_packages()) + RUN]
     async with AsyncExitStack() as stack:
         redis = await stack.enter_async_context(EmbeddedRedis())
-        elsewhere = {"--host": "127.0.0.1", "--port": "0", "--redis": redis.url, "--drain": "0"}
-        command = told(servers["a"]["command"], elsewhere)
+        environment = {
+            **os.environ,
+            "WSDEMO_JOIN_SECRET": "correct horse battery staple",
+            "WSDEMO_REDIS": redis.url,
+        }
+        elsewhere = {"--host": "127.0.0.1", "--port": "0", "--drain": "0"}
+        command = told(command_of(servers["a"]), elsewhere)
         process = await asyncio.create_subprocess_exec(
             *wsdemo, *command, env=environment, stderr=asyncio.subprocess.PIPE
         )
         stack.push_async_callback(killed, process)
         server = Process(process)
         await server.read_until("ready")
+        assert psutil.Process(process.pid).memory_info().rss < PROCESS
         kind, python, *check = servers["a"]["healthcheck"]["test"]
         assert (kind, python) == ("CMD", "python")
         check[-1] = replaced(check[-1], {":8001/": f":{port_of(server)}/"})

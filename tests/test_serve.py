@@ -30,7 +30,7 @@ from wsdemo.limits import Limits
 from wsdemo.protocol import MAX_BODY
 from wsdemo.redis_backend import EmbeddedRedis
 from wsdemo.redis_cluster import EmbeddedRedisCluster
-from wsdemo.serve import SECRET_VARIABLE, Settings
+from wsdemo.serve import REDIS_VARIABLE, SECRET_VARIABLE, Settings, shared_redis
 from wsdemo.server import STRAGGLE, GameServer
 from wsdemo.tokens import sign
 
@@ -215,7 +215,13 @@ async def test_nobody_is_waited_for_who_has_gone_by_itself() -> None:
 @pytest.mark.parametrize(
     ("settings", "says"),
     [
-        ({}, "needs a Redis that all servers share: --redis"),
+        ({}, "needs a Redis that all servers share: put its URL"),
+        ({"redis": "fake"}, "redis 'fake' is one process's own, and broker 'pubsub' needs a Redis"),
+        ({"redis": "embedded"}, "into WSDEMO_REDIS or after --redis, or use --broker none"),
+        (
+            {"redis": "127.0.0.1:6379"},
+            "is no URL of a Redis: it has to start with redis://, rediss",
+        ),
         ({"name": "<b>", "broker": "none"}, "cannot be the name of a server"),
         ({"broker": "none", "port": 70_000}, "there is no port 70000: use 0"),
         ({"broker": "none", "drain": -1.0}, "--drain -1: use 0 to 3600 seconds"),
@@ -231,21 +237,28 @@ def test_settings_that_cannot_be_are_refused(settings: dict[str, Any], says: str
         Settings(**{"name": "A", **settings})
 
 
+NOWHERE = "redis://:secret@127.0.0.1:1"
+
+
 @pytest.mark.parametrize(
-    ("arguments", "says"),
+    ("arguments", "variable", "says"),
     [
-        ([], "the following arguments are required: --name"),
-        (["--name", "A"], "wsdemo: broker 'pubsub' needs a Redis"),
-        (
-            ["--name", "A", "--redis", "redis://:secret@127.0.0.1:1"],
-            "No Redis answers at 127.0.0.1:1. Start one",
-        ),
+        ([], "", "the following arguments are required: --name"),
+        (["--name", "A"], "", "wsdemo: broker 'pubsub' needs a Redis"),
+        (["--name", "A"], "fake", "wsdemo: redis 'fake' is one process's own"),
+        (["--name", "A"], "http://:secret@127.0.0.1", "wsdemo: what WSDEMO_REDIS or --redis says"),
+        (["--name", "A"], NOWHERE, "No Redis answers at 127.0.0.1:1. Start one"),
+        (["--name", "A", "--redis", NOWHERE], "fake", "No Redis answers at 127.0.0.1:1. Start one"),
     ],
 )
-async def test_what_it_cannot_do_is_said_in_words(arguments: list[str], says: str) -> None:
+async def test_what_it_cannot_do_is_said_in_words(
+    arguments: list[str], variable: str, says: str
+) -> None:
     """Not in a traceback, without a password, and the exit status is not 0."""
     command = [sys.executable, "-m", "wsdemo", "serve", *arguments]
-    process = await asyncio.create_subprocess_exec(*command, stderr=asyncio.subprocess.PIPE)
+    process = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE, env={**os.environ, REDIS_VARIABLE: variable}
+    )
     _, said = await within(process.communicate(), START)
     assert process.returncode
     assert says in said.decode()
@@ -253,8 +266,60 @@ async def test_what_it_cannot_do_is_said_in_words(arguments: list[str], says: st
     assert ":secret@" not in said.decode()
 
 
+async def test_the_environment_names_the_redis_and_its_password(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So it is in no command line, and the server tells nobody."""
+    password = secrets.token_hex(8)
+    async with EmbeddedRedis() as redis:
+        async with redis.client() as client:
+            await client.config_set("requirepass", password)
+        monkeypatch.setenv(REDIS_VARIABLE, redis.url.replace("://", f"://:{password}@"))
+        async with serving("--name", "A", "--drain", "0") as server, dial(server.url) as client:
+            await client.join("P1")
+            assert password not in " ".join(psutil.Process(server.process.pid).cmdline())
+            assert await server.end() == 0
+            await server.read_until("ended")
+    assert password not in json.dumps(server.logged)
+
+
+def test_what_the_command_line_says_counts_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The environment only stands in for it."""
+    monkeypatch.setenv(REDIS_VARIABLE, "redis://there")
+    assert (shared_redis("redis://here"), shared_redis()) == ("redis://here", "redis://there")
+    monkeypatch.delenv(REDIS_VARIABLE)
+    assert shared_redis() == ""
+
+
+def test_a_url_is_not_shown() -> None:
+    """Not by what is printed of the settings, and not by the error for one that is none."""
+    assert "secret" not in repr(Settings("A", redis=NOWHERE))
+    with pytest.raises(ValueError, match="no URL of a Redis") as refused:
+        Settings("A", redis=NOWHERE.replace("redis", "http"))
+    assert "secret" not in shown(refused.value)
+
+
+# A name for the signal that only Windows has.
+BREAK = """
+import signal
+signal.SIGBREAK = signal.SIGUSR1
+from wsdemo.cli import main
+raise SystemExit(main(["serve", "--name", "A", "--broker", "none", "--drain", "0"]))
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has the real one")
+async def test_a_break_lets_it_drain_too() -> None:
+    """On Windows, it is all that another program can send."""
+    async with _running(sys.executable, "-c", BREAK) as server, dial(server.url) as client:
+        await client.join("P1")
+        assert await server.end(signal.SIGUSR1) == 0
+        assert await client.closed() == (1012, "server A is draining")
+        await server.read_until("ended")
+
+
 async def test_a_port_that_is_taken_is_named() -> None:
-    """Two servers cannot share one."""
+    """Two servers cannot share one; the error says what to do."""
     async with game_server() as server:
         command = [sys.executable, "-m", "wsdemo", "serve", "--name", "B", "--broker", "none"]
         process = await asyncio.create_subprocess_exec(
@@ -262,7 +327,8 @@ async def test_a_port_that_is_taken_is_named() -> None:
         )
         _, said = await within(process.communicate(), START)
         assert process.returncode == 1
-        assert "in use" in said.decode()
+        assert f"wsdemo: cannot listen at 127.0.0.1:{server.port}: " in said.decode()
+        assert "in use; name another --port" in said.decode()
 
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "127.1.2.3", "::1", "localhost"])
@@ -450,17 +516,19 @@ async def test_each_limit_has_an_option() -> None:
 
 
 FEW_FILES = """
-import resource
+import resource, sys
 resource.setrlimit(resource.RLIMIT_NOFILE, ({files}, {files}))
 from wsdemo.cli import main
-main(["serve", "--name", "A", "--broker", "none"])
+main(["serve", "--name", "A", "--broker", "none", *sys.argv[1:]])
 """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such limit")
-async def test_where_fewer_files_may_be_open_it_takes_fewer_connections() -> None:
+@pytest.mark.parametrize("connections", [10_000, 10**9])
+async def test_where_fewer_files_may_be_open_it_takes_fewer_connections(connections: int) -> None:
     """It says so, and never has to see that there are no more: others are cut before."""
-    async with _running(sys.executable, "-c", FEW_FILES.format(files=750)) as server:
+    command = [sys.executable, "-c", FEW_FILES.format(files=750)]
+    async with _running(*command, "--max-connections", str(connections)) as server:
         [warning] = [line for line in server.logged if line["levelname"] == "WARNING"]
         assert (warning["max_connections"], warning["remedy"]) == (46, "raise ulimit -n")
         port = int(server.url.rpartition(":")[2])

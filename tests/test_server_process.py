@@ -3,19 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import gc
+import json
 import math
 import os
 import signal
 import sys
 from collections.abc import AsyncIterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import pytest
+from websockets.sync.client import ClientConnection
+from websockets.sync.client import connect as connect_here
 
 from tests.conftest import bodies, children, dial, eventually, listeners, recorded, within
 from wsdemo import Cluster, faults, ledger, open_cluster, scenarios, server_process
 from wsdemo.brokers import BrokerDown
 from wsdemo.compare import compare
 from wsdemo.limits import Limits
+from wsdemo.protocol import MAX_BODY
 from wsdemo.server_process import ServerProcess
 from wsdemo.trace import Kind, Trace
 
@@ -151,6 +158,43 @@ async def test_who_was_let_in_in_its_last_moment_is_gone_with_it(
     assert gone.peer == "P1"
 
 
+# A server that tells of a player who was never let in.
+TELLS_NONSENSE = """
+from wsdemo import channel, worker
+
+class Channel(channel.Channel):
+    def tell(self, what, *arguments):
+        super().tell(what, *arguments)
+        if what == "record" and "join" in arguments:
+            super().tell("record", arguments[0], "disconnect", "A", "P2", "", {"game": "g"})
+
+worker.Channel = Channel
+worker.main()
+"""
+
+
+async def test_one_whose_words_make_no_sense_is_gone_and_the_mistake_is_seen(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A fault of ours is not passed over as the end of a process."""
+    monkeypatch.setattr(server_process, "WORKER", [sys.executable, "-c", TELLS_NONSENSE])
+    mistakes: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(
+        lambda _, context: mistakes.append(context["exception"])
+    )
+    async with (
+        open_cluster(["A"], broker="none", processes=True) as cluster,
+        dial(cluster.servers["A"].url) as client,
+    ):
+        await client.say("join", game="g", player="P1")
+        await recorded(cluster.trace, "fault", at="A")
+        assert cluster.server_state("A") == "down"
+    del cluster
+    gc.collect()  # so that it is reported
+    [mistake] = mistakes
+    assert isinstance(mistake, ValueError)
+
+
 async def test_nothing_that_it_did_stands_after_its_end(cluster: Cluster) -> None:
     """A server is killed in the middle of traffic: its last records come before the fault."""
     p1, p2 = [*await cluster.join("P1", server="A"), *await cluster.join("P2", server="B")]
@@ -187,6 +231,35 @@ async def test_a_frozen_one_says_nothing_and_holds_up_nobody_else(cluster: Clust
         await p2.send("later")
     await cluster.settle()
     assert_in_order(cluster.trace)
+
+
+async def test_one_that_is_not_listened_to_holds_its_players_up() -> None:
+    """While a cell blocks, what it has to tell does not fill its memory; later, all is told."""
+    async with open_cluster(["A"], broker="none", processes=True) as cluster:
+        with (
+            connect_here(cluster.servers["A"].url, proxy=None) as client,
+            ThreadPoolExecutor() as us,
+        ):
+            client.send(json.dumps({"type": "join", "game": "g", "player": "P1"}))
+            await asyncio.to_thread(client.recv)
+            said = us.submit(_talk_until_nothing_comes_back, client, 4000).result()  # it blocks
+            assert said < 4000
+            await asyncio.to_thread(client.recv)
+            client.send(json.dumps({"type": "leave"}))
+        await recorded(cluster.trace, "leave", at="A")
+        assert len(cluster.trace.select("deliver", at="A", peer="P1")) == said
+
+
+def _talk_until_nothing_comes_back(client: ClientConnection, most: int) -> int:
+    """How often it has said something."""
+    for said in range(1, most):
+        body = f"{said}".ljust(MAX_BODY)
+        client.send(json.dumps({"type": "send", "id": f"{said}", "body": body}))
+        try:
+            client.recv(timeout=1)
+        except TimeoutError:
+            return said
+    return most
 
 
 async def test_a_stranger_at_the_door_is_not_taken_for_the_process(cluster: Cluster) -> None:

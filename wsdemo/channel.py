@@ -12,6 +12,7 @@ import msgspec
 __all__ = ["Ask", "AskFailed", "Channel", "Tell"]
 
 MAX_LINE = 2**24  # bytes
+UNHEARD = 2**24  # bytes that may wait for the other side before it counts as behind
 
 
 class Ask(msgspec.Struct, frozen=True, tag=True):
@@ -60,6 +61,8 @@ class Channel:
         self._answers: dict[int, asyncio.Future[Any]] = {}
         self._answering: set[asyncio.Task[None]] = set()
         self.closed = False
+        self.behind = asyncio.Event()
+        """Set while the other side does not take what is said: see `caught_up`."""
 
     def tell(self, what: str, *arguments: Any) -> None:
         """Say something, if the other side is still there."""
@@ -80,10 +83,8 @@ class Channel:
     async def run(self) -> None:
         """Take what comes, until the other side ends or `close` is called."""
         try:
-            while line := await self._reader.readline():
-                self._take(_decode(line))
-        except (ConnectionError, ValueError):
-            pass  # it was cut, perhaps in the middle of a line
+            while (message := await self._next()) is not None:
+                self._take(message)
         finally:
             self.close()
             for answering in tuple(self._answering):
@@ -97,6 +98,19 @@ class Channel:
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(AskFailed("the process at the other end has ended"))
+
+    async def caught_up(self) -> None:
+        """Return once the other side has taken nearly all. Raises `ConnectionError` if it ends."""
+        await self._writer.drain()
+        self.behind.clear()
+
+    async def _next(self) -> Ask | Tell | _Answer | None:
+        """What comes next; nothing once it is cut, perhaps in the middle of a line."""
+        try:
+            line = await self._reader.readline()
+            return _decode(line) if line else None
+        except (ConnectionError, ValueError):
+            return None
 
     def _take(self, message: Ask | Tell | _Answer) -> None:
         match message:
@@ -125,3 +139,5 @@ class Channel:
     def _write(self, message: Ask | Tell | _Answer) -> None:
         if not self.closed:
             self._writer.write(_encode(message) + b"\n")
+            if self._writer.transport.get_write_buffer_size() > UNHEARD:
+                self.behind.set()

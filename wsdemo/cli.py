@@ -16,7 +16,14 @@ from wsdemo.ledger import ledger
 from wsdemo.limits import Limits
 from wsdemo.protocol import check_name
 from wsdemo.scenarios import SCENARIOS
-from wsdemo.serve import SECRET_VARIABLE, Settings, join_secret, serve
+from wsdemo.serve import (
+    REDIS_VARIABLE,
+    SECRET_VARIABLE,
+    Settings,
+    join_secret,
+    serve,
+    shared_redis,
+)
 from wsdemo.tokens import sign
 from wsdemo.trace import save_traces
 
@@ -61,12 +68,23 @@ def _parser() -> argparse.ArgumentParser:
     )
     run.set_defaults(command=_run)
 
-    serving = commands.add_parser("serve", help="run one game server until SIGTERM")
+    serving = commands.add_parser(
+        "serve",
+        help="run one game server until SIGTERM",
+        description="Run one game server until SIGTERM or Ctrl+C, on Windows also Ctrl+Break "
+        "(CTRL_BREAK_EVENT). Then it sends its players away, and ends with 0.",
+    )
     serving.add_argument("--name", required=True, help="the server's own, as in A")
     serving.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
     serving.add_argument("--port", type=int, default=0, help="default: a free one")
     serving.add_argument("--broker", default="pubsub", help="default: pubsub")
-    serving.add_argument("--redis", default="", metavar="URL", help="the Redis that all share")
+    serving.add_argument(
+        "--redis",
+        default="",
+        metavar="URL",
+        help=f"of the Redis that all servers share (default: what {REDIS_VARIABLE} says, which is "
+        "the place for one with a password: others can read a command line)",
+    )
     serving.add_argument(
         "--origin",
         action="append",
@@ -158,7 +176,7 @@ def _serve(asked: argparse.Namespace) -> int:
         host=asked.host,
         port=asked.port,
         broker=asked.broker,
-        redis=asked.redis,
+        redis=shared_redis(asked.redis),
         origins=asked.origin,
         games=asked.game,
         drain=asked.drain,

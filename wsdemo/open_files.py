@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 if sys.platform != "win32":
     import resource
 
 __all__ = ["allow_open_files", "open_files"]
+
+OPEN_MAX = 10_240  # that setrlimit(2) of macOS says to be content with
 
 
 def allow_open_files(wanted: int) -> int:
@@ -23,11 +25,12 @@ def allow_open_files(wanted: int) -> int:
     if allowed == resource.RLIM_INFINITY or allowed >= wanted:
         return wanted
     more = wanted if most == resource.RLIM_INFINITY else min(wanted, most)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (more, most))
-    except (OSError, ValueError):  # macOS has a limit behind the one that it tells
-        return allowed
-    return more
+    for number in (more, min(more, OPEN_MAX)):
+        if number > allowed:
+            with suppress(OSError, ValueError):  # macOS has a limit behind the one that it tells
+                resource.setrlimit(resource.RLIMIT_NOFILE, (number, most))
+                return number
+    return allowed
 
 
 @contextmanager

@@ -45,6 +45,7 @@ from wsdemo.redis_shards import Address, NoCluster, ShardedRedis
 __all__ = [
     "PERSISTENCE",
     "SERVE_PREFIX",
+    "URLS",
     "EmbeddedRedis",
     "FakeRedis",
     "OwnRedis",
@@ -63,6 +64,7 @@ SERVE_PREFIX = "wsdemo:"  # of all that servers have in a Redis when they run by
 CONNECT_TIMEOUT = 2.0  # seconds
 START_TIMEOUT = 5.0  # seconds
 _CLUSTER = "redis+cluster://"
+URLS = ("redis://", "rediss://", "unix://", _CLUSTER)  # how those begin that can be used
 _WAYS_OUT = 'Use redis="fake", which needs nothing, or redis="embedded", which starts one.'
 
 _OPTIONS: dict[str, Any] = {
@@ -524,7 +526,7 @@ def check_choice(choice: str | None = None) -> str:
     choice = choice or os.environ.get("WSDEMO_REDIS") or "fake"
     if choice in ("fake", "embedded"):
         return choice
-    if choice.startswith(("redis://", "rediss://", "unix://", _CLUSTER)):
+    if choice.startswith(URLS):
         _where(choice)
         return choice
     shown = (

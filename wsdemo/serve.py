@@ -5,7 +5,8 @@ lives; `/readyz`, that players may be sent to it; `/metrics`, what it has done, 
 go to standard error, a JSON object each.
 
 SIGTERM (or SIGINT) lets it drain: it takes no more players, and sends those that it has away, over
-a few seconds, so that they do not all come to the other servers in one moment; then it ends.
+a few seconds, so that they do not all come to the other servers in one moment; then it ends. On
+Windows, where nobody can send it these from outside, Ctrl+Break (CTRL_BREAK_EVENT) does the same.
 """
 
 from __future__ import annotations
@@ -15,8 +16,9 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from bisect import bisect_right
+from collections.abc import AsyncIterator, Collection, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -25,18 +27,20 @@ from pythonjsonlogger.json import JsonFormatter
 from wsdemo.brokers import REDIS_BROKERS, SECONDS_TO_KEEP, Broker, LocalBroker, new_broker
 from wsdemo.limits import Limits
 from wsdemo.open_files import allow_open_files
-from wsdemo.ports import is_loopback
+from wsdemo.ports import address, is_loopback
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import SERVE_PREFIX, remote_redis
+from wsdemo.redis_backend import SERVE_PREFIX, URLS, remote_redis
 from wsdemo.server import GameServer
 from wsdemo.tokens import check_secret, read_secret
 
-__all__ = ["SECRET_VARIABLE", "Settings", "join_secret", "serve"]
+__all__ = ["REDIS_VARIABLE", "SECRET_VARIABLE", "Settings", "join_secret", "serve", "shared_redis"]
 
 _log = logging.getLogger("wsdemo.serve")
 
 BROKERS = ("none", *REDIS_BROKERS)
 SECRET_VARIABLE = "WSDEMO_JOIN_SECRET"
+REDIS_VARIABLE = "WSDEMO_REDIS"
+ENDINGS = ("SIGTERM", "SIGINT", "SIGBREAK")  # the last one is only on Windows
 SPARE_FILES = 600  # beside clients: Redis, modules that are read, sockets accepted to be cut again
 LONGEST_DRAIN = 3600.0  # seconds
 
@@ -48,7 +52,7 @@ class Settings:
     name: str
     host: str = "127.0.0.1"
     port: int = 0
-    redis: str = ""
+    redis: str = field(default="", repr=False)  # a URL, in which there may be a password
     broker: str = "pubsub"
     origins: Collection[str] = ()
     games: Collection[str] = ()  # if any are named, there are no others
@@ -65,11 +69,8 @@ class Settings:
             raise ValueError(f"--drain {self.drain:g}: use 0 to {LONGEST_DRAIN:g} seconds")
         if self.broker not in BROKERS:
             raise ValueError(f"unknown broker {self.broker!r}; there are: {', '.join(BROKERS)}")
-        if self.broker != "none" and not self.redis:
-            raise ValueError(
-                f"broker {self.broker!r} needs a Redis that all servers share: "
-                "--redis redis://127.0.0.1:6379, or --broker none"
-            )
+        if self.broker != "none":
+            _check_shared(self.redis, self.broker)
         for game in self.games:
             check_name(game, "game")
         if self.join_secret:
@@ -106,7 +107,7 @@ async def serve(settings: Settings) -> None:
     )
     ending = asyncio.Event()
     with _signals(ending):
-        async with server:
+        async with _running(server, settings):
             about = {"server": settings.name, "url": server.url, "broker": settings.broker}
             _log.info("ready", extra=about)
             await ending.wait()
@@ -118,7 +119,8 @@ async def serve(settings: Settings) -> None:
 async def _broker(settings: Settings) -> Broker:
     if settings.broker == "none":
         return LocalBroker()
-    redis = remote_redis(settings.redis, SERVE_PREFIX, "Start one, or name another with --redis.")
+    ways_out = f"Start one, or name another in {REDIS_VARIABLE} or after --redis."
+    redis = remote_redis(settings.redis, SERVE_PREFIX, ways_out)
     await redis.start()  # to say in words what is wrong, if it does not answer
     return new_broker(
         settings.broker,
@@ -129,15 +131,34 @@ async def _broker(settings: Settings) -> Broker:
     )
 
 
+@asynccontextmanager
+async def _running(server: GameServer, settings: Settings) -> AsyncIterator[None]:
+    """As with the server itself, but that a port which cannot be had is named."""
+    try:
+        await server.start()
+    except OSError as error:
+        if error.errno is None:  # it is the broker's, and in words
+            raise
+        raise OSError(
+            f"cannot listen at {address(settings.host, settings.port)}: {error.strerror}; "
+            "name another --port (0 is a free one) or --host"
+        ) from error
+    try:
+        yield
+    finally:
+        await server.stop()
+
+
 @contextmanager
 def _signals(ending: asyncio.Event) -> Iterator[None]:
-    """While it lasts, SIGTERM and SIGINT set the event."""
+    """While it lasts, each of ENDINGS that the system has sets the event."""
     loop = asyncio.get_running_loop()
 
     def end(*signal_and_frame: object) -> None:
         loop.call_soon_threadsafe(ending.set)
 
-    before = {each: signal.signal(each, end) for each in (signal.SIGTERM, signal.SIGINT)}
+    there = [getattr(signal, name) for name in ENDINGS if hasattr(signal, name)]
+    before = {each: signal.signal(each, end) for each in there}
     try:
         yield
     finally:
@@ -154,6 +175,26 @@ def _log_as_json() -> None:
         ours.setLevel(logging.INFO)
         ours.propagate = False
     logging.getLogger("wsdemo.server").setLevel(logging.WARNING)  # not each connection
+
+
+def shared_redis(url: str = "") -> str:
+    """This URL or, without one, what the environment says; empty if that says nothing either."""
+    return url or os.environ.get(REDIS_VARIABLE, "")
+
+
+def _check_shared(url: str, broker: str) -> None:
+    """Raises `ValueError`, without the URL, if servers could not share this Redis."""
+    if url in ("", "fake", "embedded"):
+        its_own = f"redis {url!r} is one process's own, and " if url else ""
+        raise ValueError(
+            f"{its_own}broker {broker!r} needs a Redis that all servers share: put its URL, as in "
+            f"redis://127.0.0.1:6379, into {REDIS_VARIABLE} or after --redis, or use --broker none"
+        )
+    if not url.startswith(URLS):
+        raise ValueError(
+            f"what {REDIS_VARIABLE} or --redis says is no URL of a Redis: it has to start with "
+            f"{', '.join(URLS[:-1])} or {URLS[-1]}"
+        )
 
 
 def join_secret(file: Path | None = None) -> bytes:
@@ -173,18 +214,15 @@ def _fitting(limits: Limits) -> Limits:
     allowed = allow_open_files(wanted)
     if allowed >= wanted:
         return limits
-    fewer = next(
-        (
-            replace(limits, max_connections=number)
-            for number in range(limits.max_connections, 0, -1)
-            if replace(limits, max_connections=number).max_sockets + SPARE_FILES <= allowed
-        ),
-        None,
+    fewer = bisect_right(
+        range(1, limits.max_connections + 1),
+        allowed - SPARE_FILES,
+        key=lambda number: replace(limits, max_connections=number).max_sockets,
     )
-    if fewer is None:
+    if not fewer:
         raise RuntimeError(f"{allowed} open files are too few for a server: raise ulimit -n")
     _log.warning(
         "the system allows fewer open files than there may be connections: it takes fewer",
-        extra={"max_connections": fewer.max_connections, "remedy": "raise ulimit -n"},
+        extra={"max_connections": fewer, "remedy": "raise ulimit -n"},
     )
-    return fewer
+    return replace(limits, max_connections=fewer)

@@ -152,7 +152,12 @@ class ServerProcess(Lifetime):
         writer.close()
 
     async def _run(self, channel: Channel) -> None:
-        await channel.run()
+        try:
+            await channel.run()
+        finally:  # after a mistake in `_told`, too
+            await self._notice_the_end()
+
+    async def _notice_the_end(self) -> None:
         if self._source:
             self._trace.leave(self._source)
         child, self._child = self._child, None

@@ -1,13 +1,15 @@
 """The inside of a server process that belongs to a cluster: it does what the cluster asks of it.
 
 Beside the server's own port there is one connection, to the cluster: on it the process tells what
-happens, for the trace, and is asked to do things. It ends with that connection.
+happens, for the trace, and is asked to do things. It ends with that connection. If the cluster does
+not listen, as when a cell blocks, some 16 MiB wait for it, and then the server stands still.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
+from contextlib import suppress
 from typing import Any
 
 import msgspec
@@ -116,7 +118,9 @@ class _Worker:
             trace=self._trace,
         )
         await self._server.start()
-        self._watching = asyncio.create_task(self._watch(self._server))
+        self._tasks = [
+            asyncio.create_task(work(self._server)) for work in (self._watch, self._keep_pace)
+        ]
         return self._server.port
 
     def _broker(self, orders: Orders) -> Broker:
@@ -138,6 +142,15 @@ class _Worker:
         while True:
             await server.until(lambda: self._how_it_is() != self._last)
             self._tell_how_it_is()
+
+    async def _keep_pace(self, server: GameServer) -> None:
+        """Let nothing more happen here while what did is not heard."""
+        with suppress(ConnectionError):  # then the process ends, too
+            while True:
+                await self._channel.behind.wait()
+                server.freeze()
+                await self._channel.caught_up()
+                server.thaw()
 
     def _tell_how_it_is(self) -> None:
         how_it_is = self._how_it_is()
