@@ -485,6 +485,43 @@ async def test_a_cluster_whose_loop_has_ended_can_still_be_looked_at(
     stage.close()
 
 
+async def test_a_stage_opens_with_an_event_that_was_said() -> None:
+    """The browser is told the event's id; one that nobody said is named in the error."""
+    runs = await compare(scenarios.p1_moves_to_b)
+    stage = Stage(runs, look="P2-2")
+    assert stage.look == "P2-2"
+    stage.close()
+    with pytest.raises(ValueError, match="unknown event 'P9-1'; there are: P2-1, P3-1, P2-2"):
+        Stage(runs, look="P9-1")
+    with pytest.raises(ValueError, match="unknown event 'P2-1'; there are: none"):
+        Stage(Trace(), look="P2-1")
+
+
+def test_where_there_is_no_picture_there_is_nothing_to_look_at() -> None:
+    """What is wrong with the runs is said on the stage, whatever it was to open with."""
+    stage = Stage({}, look="P2-2")
+    assert "no run to show" in stage.problem
+    stage.close()
+
+
+async def test_an_event_of_one_run_is_not_looked_at_in_the_next(pretended: Browser) -> None:
+    """A run that is started anew may have an event of the same id."""
+    cluster = pretended.cluster
+    cluster.trace.append("send", "P1", "A", "P1-1", body="x", frame="x")
+    stage = Stage(cluster, look="P1-1")
+    cluster.trace = Trace(broker="none", servers=["A"])
+    pretended.renew()
+    assert stage.look == ""
+    stage.close()
+
+
+@pytest.mark.parametrize("minutes", [-1, float("nan"), float("inf")])
+def test_planned_minutes_are_a_number(minutes: float) -> None:
+    """What cannot be planned is refused."""
+    with pytest.raises(ValueError, match="minutes are those planned"):
+        Stage(Trace(), minutes=minutes)
+
+
 def test_a_stage_has_a_key_of_its_own() -> None:
     """By its key a page can remember where it was in this stage, and in no other."""
     stages = [Stage(Trace()) for _ in range(2)]

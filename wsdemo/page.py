@@ -42,9 +42,10 @@ _PAGE = """<!doctype html>
 </html>
 """
 # Each imports from those before it.
-_MODULES = ("words", "film", "layout", "draw", "pane", "controls", "stage")
+_MODULES = ("words", "film", "layout", "draw", "pane", "controls", "presenter", "stage")
 _COMMENTS = re.compile(r"/\*\*.*?\*/|^\s*//.*?$|\s// [^\"'`]*?$", re.M | re.S)
-_OPERATORS = re.compile(r" ?([=<>&|?:,*]+) ?")
+_OPERATORS = re.compile(r" ?([=<>&|?:,*(){}]+) ?")
+_STRINGS = re.compile(r'("[^"]*")')
 _WHITE_SPACE = re.compile(
     r"""
     ^\s+                                       # indentation, and empty lines
@@ -90,12 +91,15 @@ def module() -> str:
     files = [re.sub(r"^import .*;\n", "", _read(f"{name}.js"), flags=re.M) for name in _MODULES]
     inner = re.sub(r"^export ", "", "".join(files[:-1]), flags=re.M)
     code = _COMMENTS.sub("", inner + files[-1])
-    # Only where there is neither a string nor a regular expression, which have their own.
-    lines = (
-        line if re.search("[\"'`/]", line) else _OPERATORS.sub(r"\1", line)
-        for line in code.split("\n")
-    )
-    return _WHITE_SPACE.sub("", "\n".join(lines))
+    return _WHITE_SPACE.sub("", "\n".join(map(_closer, code.split("\n"))))
+
+
+def _closer(line: str) -> str:
+    """A line without the space around operators, unless it may be that of a string."""
+    if re.search("['`/]", line):  # a template, or a regular expression
+        return line
+    parts = _STRINGS.split(line)
+    return "".join(part if part.startswith('"') else _OPERATORS.sub(r"\1", part) for part in parts)
 
 
 def style() -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -26,7 +27,7 @@ from wsdemo.ledger import ledger
 from wsdemo.notebook import hear_while_awaiting
 from wsdemo.page import module, page, style
 from wsdemo.space_time import timeline
-from wsdemo.story import Beat, Health, Item, Story, Teller
+from wsdemo.story import Beat, Health, Item, Said, Story, Teller
 from wsdemo.trace import Record, Source, Trace, TraceError, load_traces, traces
 
 __all__ = ["Stage"]
@@ -76,8 +77,14 @@ class Stage(anywidget.AnyWidget):
     """Shows a live cluster, a trace, or the runs that `compare` returned, side by side.
 
     With a live cluster its buttons act on the real sockets. A path is that of a saved trace. What
-    cannot be shown is said on the stage. Raises `TypeError` for what can be no run, and `OSError`
-    for a file that cannot be read.
+    cannot be shown is said on the stage.
+
+    `look` is an event's id: the stage opens with the inspector on it, in the first run that has it,
+    at the end of the beat in which it was said; a page that remembers where it was stays there.
+    `minutes` are those planned for presenting it, of which the console (key P) shows what is left.
+
+    Raises `TypeError` for what can be no run, `OSError` for a file that cannot be read, and
+    `ValueError` for an event that nobody said.
     """
 
     _esm = module()
@@ -88,12 +95,18 @@ class Stage(anywidget.AnyWidget):
     key = traitlets.Unicode().tag(sync=True)  # by which a page remembers where it was
     problem = traitlets.Unicode().tag(sync=True)  # stands instead of the picture
     acts = traitlets.Dict().tag(sync=True)
+    look = traitlets.Unicode().tag(sync=True)  # the event that the stage opens with, if any
+    minutes = traitlets.Float(0.0).tag(sync=True)  # planned, or 0
 
     _unwatch_trace: Callable[[], None] | None = None
     _unwatch_runs: Callable[[], None] | None = None
     _hear_no_more: Callable[[], None] | None = None
 
-    def __init__(self, source: Source | str | PathLike[str]) -> None:
+    def __init__(
+        self, source: Source | str | PathLike[str], *, look: str = "", minutes: float = 0
+    ) -> None:
+        if not 0 <= minutes < math.inf:
+            raise ValueError(f"minutes are those planned, or 0 for none, and not {minutes!r}")
         self._found, problem = _found(source)
         self._cluster = _live_cluster(source)
         self._flush_is_due = self._offers_are_due = False
@@ -101,12 +114,17 @@ class Stage(anywidget.AnyWidget):
         self._tell()
         if self._cluster is None:
             problem = problem or _mismatch([run.story for run in self._told])
+        if look and not problem:
+            _check_said(look, self._told)
+        self._watch()
         super().__init__(
             runs=[run.told() for run in self._told],
             live=self._cluster is not None,
             key=secrets.token_hex(8),
             problem=problem,
             acts=self._offer(),
+            look=look,
+            minutes=minutes,
         )
         self.on_msg(self._on_message)
         if self._cluster is not None:
@@ -122,6 +140,8 @@ class Stage(anywidget.AnyWidget):
             "runs": [run.told() for run in self._told],
             "key": self.key,
             "problem": self.problem,
+            "look": self.look,
+            "minutes": self.minutes,
         }
         titles = " · ".join(run.title for run in self._told)
         _write(Path(path), page(told, _shortened(f"{titles or 'No run'} – wsdemo", 200)))
@@ -135,13 +155,16 @@ class Stage(anywidget.AnyWidget):
         super().close()
 
     def _tell(self) -> None:
-        """Tell the traces from their beginning, and a live one from now on."""
+        """Tell the traces from their beginning."""
         self._told = [_Run(trace) for trace in self._found.values()]
         titles = Counter(run.title for run in self._told)
         for name, run in zip(self._found, self._told, strict=True):
             if titles[run.title] > 1:  # two runs of one broker go by the names they were given
                 run.title = f"{run.title} ({name})"
         self._unsent = [len(run.items) for run in self._told]
+
+    def _watch(self) -> None:
+        """Tell a live trace from now on."""
         if self._unwatch_trace:
             self._unwatch_trace()
         if self._cluster is not None:
@@ -155,9 +178,11 @@ class Stage(anywidget.AnyWidget):
             return
         self._found = traces(self._cluster)
         self._tell()
-        with self.hold_sync():  # a page gets both at once
+        self._watch()
+        with self.hold_sync():  # a page gets all at once
             self.runs = [run.told() for run in self._told]
             self.acts = self._offer()
+            self.look = ""  # was in the run before
 
     def _offer(self) -> dict[str, Any]:
         """What the buttons of a live stage can do now."""
@@ -259,6 +284,13 @@ def _found(source: Source | str | PathLike[str]) -> tuple[dict[str, Trace], str]
 
 def _live_cluster(source: object) -> LiveCluster | None:
     return source if isinstance(source, LiveCluster) and not source.trace.ended else None
+
+
+def _check_said(event: str, told: Sequence[_Run]) -> None:
+    said = [item.event for run in told for item in run.items if isinstance(item, Said)]
+    if event not in said:
+        names = _shortened(", ".join(dict.fromkeys(said)), 200)
+        raise ValueError(f"unknown event {event!r}; there are: {names or 'none'}")
 
 
 def _mismatch(stories: Sequence[Story]) -> str:

@@ -6,6 +6,7 @@ Most tests open a page that a real run was saved to, from disk and without a net
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections.abc import AsyncIterator
 from itertools import pairwise
@@ -183,17 +184,19 @@ async def test_the_keys(offline: Page, saved: Path) -> None:
         assert [await panes.nth(n).is_visible() for n in (0, 1)] == shown
 
     notes, keys = stage.get_by_label("Notes"), stage.get_by_label("Keys", exact=True).last
-    for key, part in (("n", notes), ("?", keys)):
+    presenter = stage.get_by_label("Presenter", exact=True)
+    for key, part in (("n", notes), ("?", keys), ("p", presenter)):
         await press(key)
         await expect(part).to_be_visible()
         await press(key)
         await expect(part).to_be_hidden()
 
-    for key in ("n", "?"):
-        await press(key)
-    await press("Escape")
-    for part in (notes, keys):
-        await expect(part).to_be_hidden()
+    for open_first in ("n", "p"):
+        for key in (open_first, "?"):
+            await press(key)
+        await press("Escape")
+        for part in (notes, keys, presenter):
+            await expect(part).to_be_hidden()
 
     await press("c")
     await press("c")
@@ -547,6 +550,259 @@ async def test_full_screen_is_readable_from_the_back_row(chromium: Browser, tmp_
     await page.close()
 
 
+def beats(count: int, notes: str = "Ask the room who hears P2. ") -> Any:
+    """A scenario of so many beats, the last of them without notes."""
+
+    async def scenario(cluster: Cluster) -> None:
+        async with cluster.step("P1, P2 and P3 play on server A", notes=notes):
+            p1, p2, _ = await cluster.join("P1", "P2", "P3", server="A")
+        async with cluster.step("P1 drops, and the balancer puts it on server B", notes=notes):
+            await p1.reconnect(server="B")
+        for number in range(3, count + 1):
+            said = notes if number < count else ""
+            async with cluster.step(f"P2, still on A, says “word {number}”", notes=said):
+                await p2.send(f"word {number}")
+
+    return scenario
+
+
+async def stop_time(page: Page) -> None:
+    """From now on, time passes on the page only when it is told to."""
+    await page.clock.install(time=0)
+    await page.clock.pause_at(1_000)
+
+
+@pytest.fixture
+async def presented(offline: Page, tmp_path: Path) -> Locator:
+    """The stage of four beats, for which one minute is planned, at a time that stands still."""
+    runs = await compare(beats(4), redis="fake")
+    Stage(runs, minutes=1).save_html(tmp_path / "presented.html")
+    await stop_time(offline)
+    stage = await opened(offline, tmp_path / "presented.html")
+    await stage.focus()
+    await offline.keyboard.press("p")
+    return stage
+
+
+async def test_the_console_says_what_to_say_and_what_comes_next(
+    offline: Page, presented: Locator
+) -> None:
+    """It lists the beats, goes to each by mouse or keyboard, and leaves the keys to the stage."""
+    console = presented.get_by_label("Presenter", exact=True)
+    await expect(console).to_be_focused()
+    cues = console.get_by_role("listitem")
+    assert await cues.all_inner_texts() == [
+        "1\nP1, P2 and P3 play on server A",
+        "2\nP1 drops, and the balancer puts it on server B",
+        "3\nP2, still on A, says “word 3”",
+        "4\nP2, still on A, says “word 4”",
+    ]
+    current = console.locator("[aria-current]")
+    await expect(current).to_have_text("1 P1, P2 and P3 play on server A")
+    await expect(console.get_by_label("What to say")).to_have_text("Ask the room who hears P2.")
+    await expect(console).to_contain_text("next: P1 drops, and the balancer puts it on server B")
+
+    await cues.nth(2).get_by_role("button").click()
+    assert await caption(presented) == "P2, still on A, says “word 3”"
+    await expect(current).to_have_text("3 P2, still on A, says “word 3”")
+    await cues.nth(1).get_by_role("button").focus()
+    await offline.keyboard.press("Enter")
+    assert await caption(presented) == "P1 drops, and the balancer puts it on server B"
+
+    forward = console.get_by_role("button", name="Next beat")
+    await forward.click()
+    await expect(presented.get_by_role("button", name="Pause", exact=True)).to_be_visible()
+    await forward.click()
+    assert await playhead(presented) == 2
+    await offline.keyboard.press("End")
+    await expect(console).to_contain_text("This is the last beat.")
+    await expect(console).to_contain_text("There are no notes for this beat.")
+    assert await forward.get_attribute("aria-description") == "This is the end."
+    await offline.keyboard.press("Escape")
+    await expect(console).to_be_hidden()
+    await expect(presented).to_be_focused()
+
+
+async def test_the_console_keeps_up_with_a_live_run(page: Page) -> None:
+    """A run that had not begun has a beat without a caption, which may get one, and then others."""
+    await bring_module(page)
+    found = await page.evaluate(
+        """() => {
+          const run = {title: "", broker: "none", servers: [], items: [], end: 0};
+          const view = mount(a, {runs: [run], live: true});
+          view._do("presenter");
+          const seen = [];
+          const see = () => seen.push(a.querySelector(".presenter .cues").textContent);
+          see();
+          for (const [from, caption] of [[0, "Begin"], [1, "Go on"]]) {
+            view.add({run: 0, from, items: [{type: "beat", s: from, caption}], end: from});
+            view.seek(Infinity);
+            see();
+          }
+          return seen;
+        }"""
+    )
+    assert found == ["1 The run so far", "1 Begin", "1 Begin2 Go on"]
+
+
+async def test_the_console_and_the_notes_take_turns(offline: Page, presented: Locator) -> None:
+    """The console has the notes, too; its button opens and closes it, and says which."""
+    console, notes = (presented.get_by_label(name, exact=True) for name in ("Presenter", "Notes"))
+    await offline.keyboard.press("n")
+    await expect(console).to_be_hidden()
+    await expect(notes).to_be_visible()
+    toggle = presented.get_by_role("button", name="Presenter’s console")
+    for is_open in (True, False):
+        await toggle.click()
+        await expect(console).to_be_visible(visible=is_open)
+        assert await toggle.get_attribute("aria-expanded") == str(is_open).lower()
+        await expect(notes).to_be_hidden()
+
+
+COUNT_TIMERS = """() => {
+  window.timers = 0;
+  const real = window.setTimeout;
+  window.setTimeout = (...given) => { window.timers += 1; return real(...given); };
+}"""
+
+
+async def test_the_timer_runs_also_while_the_console_is_closed(
+    offline: Page, presented: Locator
+) -> None:
+    """It starts, pauses, goes on over a reload, and says in a word when the time is over."""
+    console = presented.get_by_label("Presenter", exact=True)
+    clock = console.get_by_label("Timer", exact=True)
+    forward = offline.clock.run_for
+    await expect(clock).to_contain_text("00:0001:00 left of 01:00")
+
+    async def press(name: str) -> None:
+        await clock.get_by_role("button", name=name).click()
+
+    await press("Start the timer")
+    await forward(59_000)
+    await expect(clock).to_contain_text("00:5900:01 left of 01:00")
+    colour = "words => getComputedStyle(words).color"
+    quiet = await clock.locator(".left").evaluate(colour)
+    await forward(2_000)
+    await expect(clock).to_contain_text("01:0100:01 over 01:00")
+    assert await clock.locator(".left").evaluate(colour) != quiet
+    await press("Pause the timer")
+    await forward(60_000)
+    await expect(clock).to_contain_text("01:01")
+    await press("Start the timer")
+    await offline.keyboard.press("p")
+    await forward(10_000)
+    await offline.keyboard.press("p")
+    await expect(clock).to_contain_text("01:11")
+    await offline.reload()
+    await presented.press("p")
+    await forward(4_000)
+    await expect(clock).to_contain_text("01:15")
+    await press("Reset the timer")
+    await forward(3_000)
+    await expect(clock).to_contain_text("00:0001:00 left of 01:00")
+
+
+async def test_the_timer_asks_for_no_frames_and_leaves_nothing(page: Page) -> None:
+    """It wakes once a second while it is seen to run, and never once its view is gone."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, redis="fake"))
+    await stop_time(page)
+    await bring_module(page)
+    await page.evaluate("([runs]) => { window.view = mount(a, {runs}); }", [stage.runs])
+    stage.close()
+    await page.locator(".wsdemo-stage").press("p")
+    await page.get_by_role("button", name="Start the timer").click()
+    await page.clock.run_for(1_000)  # what has opened comes to rest
+    await page.evaluate(COUNT_TIMERS)
+    await page.evaluate(
+        """() => {
+          window.asked = 0;
+          const ask = window.requestAnimationFrame;
+          window.requestAnimationFrame = (callback) => { asked += 1; return ask(callback); };
+        }"""
+    )
+    await page.clock.run_for(10_000)
+    assert await page.evaluate("[timers, asked]") == [10, 0]
+    await page.locator(".wsdemo-stage").press("p")
+    await page.clock.run_for(10_000)
+    assert await page.evaluate("[timers, asked]") == [10, 0]
+    await page.locator(".wsdemo-stage").press("p")
+    await page.evaluate("view.destroy()")
+    before = await page.evaluate("timers")
+    await page.clock.run_for(10_000)
+    assert await page.evaluate("[timers, asked]") == [before, 0]
+
+
+async def covers_nothing(stage: Locator) -> None:
+    """The console lies beside all panes or below them, and is no wider than the stage."""
+    console = await stage.get_by_label("Presenter", exact=True).bounding_box()
+    around = await stage.bounding_box()
+    assert console
+    assert around
+    assert console["x"] >= around["x"]
+    assert console["x"] + console["width"] <= around["x"] + around["width"]
+    for pane in await stage.locator("[data-pane]").all():
+        box = await pane.bounding_box()
+        assert box
+        beside = box["x"] + box["width"] <= console["x"]
+        assert beside or box["y"] + box["height"] <= console["y"]
+
+
+@pytest.mark.parametrize(("count", "words"), [(3, 1), (8, 3), (12, 60)])
+async def test_the_console_fits_every_width_and_covers_nothing(
+    chromium: Browser, tmp_path: Path, count: int, words: int
+) -> None:
+    """On a phone, in a window, and on a full screen, where all of it can be read from afar."""
+    runs = await compare(beats(count, "Ask the room who hears P2. " * words), redis="fake")
+    Stage(runs, minutes=5).save_html(tmp_path / "console.html")
+    for width, height in ((360, 740), (960, 720), (1280, 720), (1920, 1080)):
+        page = await chromium.new_page(viewport={"width": width, "height": height})
+        stage = await opened(page, tmp_path / "console.html")
+        await stage.press("p")
+        await covers_nothing(stage)
+        assert await page.evaluate("document.documentElement.scrollWidth") <= width
+        await keep(page, f"console_{count}_{width}")
+        await page.keyboard.press("f")
+        await expect(stage).to_have_class(re.compile(r"\bfull\b"))
+        await covers_nothing(stage)
+        if width == 1920:
+            await readable_from_the_back_row(stage)
+        await keep(page, f"console_{count}_{width}_full")
+        await page.close()
+
+
+@pytest.mark.parametrize("players", [3, 8, 24])
+async def test_the_console_is_readable_on_a_full_screen_with_any_panes(
+    chromium: Browser, tmp_path: Path, players: int
+) -> None:
+    """With one to three panes, and with the inspector open, all is seen at 24 pixels or more."""
+
+    async def many(cluster: Cluster) -> None:
+        async with cluster.step("All play on A", notes="Ask the room who hears P2. " * 5):
+            names = [f"P{n + 1}" for n in range(players)]
+            p1, p2, *_ = await cluster.join(*names, server="A")
+        async with cluster.step("P1 moves, and P2 speaks"):
+            await p1.reconnect(server="B")
+            await p2.send("hide")
+
+    runs = await compare(many, redis="fake")
+    page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
+    for shown in (3, 2, 1):
+        some = [runs["none"], runs["pubsub"], runs["pubsub"]][:shown]
+        Stage({str(n): run for n, run in enumerate(some)}).save_html(tmp_path / "full.html")
+        stage = await opened(page, tmp_path / "full.html")
+        await stage.press("f")
+        for key in ("p", "End", "i"):
+            await page.keyboard.press(key)
+            await page.evaluate(
+                "() => new Promise(done => requestAnimationFrame(() => setTimeout(done)))"
+            )
+            await readable_from_the_back_row(stage)
+            await covers_nothing(stage)
+        await keep(page, f"console_full_{shown}_panes_{players}")
+    await page.close()
+
+
 async def test_where_full_screen_is_refused_the_stage_fills_the_page(
     offline: Page, saved: Path
 ) -> None:
@@ -604,6 +860,65 @@ async def test_the_position_survives_a_reload(offline: Page, saved: Path) -> Non
     assert await stage.evaluate(tokens) == shown
 
 
+async def test_a_stage_opens_with_what_is_to_be_looked_at(offline: Page, tmp_path: Path) -> None:
+    """At the end of its beat, with the inspector on it; once, for a page remembers its place."""
+    runs = await compare(scenarios.p1_moves_to_b, redis="fake")
+    Stage(runs, look="P2-2").save_html(tmp_path / "look.html")
+    stage = await opened(offline, tmp_path / "look.html")
+    assert await playhead(stage) == 3
+    assert await caption(stage) == "P2, still on A, says “hide”"
+    inspector = stage.get_by_label("Inspector")
+    await expect(inspector).to_contain_text("“hide” from P2 · Without a broker")
+    await expect(inspector).to_contain_text("P1missed: no broker between servers")
+    await expect(stage.locator("[data-pane=none] .light")).not_to_have_count(0)
+    await keep(offline, "look")
+    await stage.get_by_role("button", name="Start", exact=True).click()
+    await offline.reload()
+    await expect(inspector).to_be_hidden()
+    assert await playhead(stage) == 0
+
+
+async def test_a_live_stage_opens_with_an_event_and_passes_over_one_that_it_lacks(
+    page: Page,
+) -> None:
+    """It does not follow then; without the event it does, as if nothing had been asked for."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    await bring_module(page)
+    found = await page.evaluate(
+        """([runs]) => ["P2-2", "P9-9"].map((look) => {
+          const { following, alignment, T, looking } = mount(a, {runs, live: true, look});
+          return [following, alignment.beatAt(T), looking?.open];
+        })""",
+        [stage.runs],
+    )
+    stage.close()
+    assert found == [[False, 2, "event P2-2"], [True, 3, None]]
+
+
+async def test_a_live_stage_that_followed_goes_on_following_when_its_page_is_loaded_again(
+    page: Page, tmp_path: Path
+) -> None:
+    """Whatever it was to open with: that it followed is remembered, too."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    (tmp_path / "blank.html").touch()
+    await page.goto((tmp_path / "blank.html").as_uri())  # where something can be kept
+    await bring_module(page)
+    found = await page.evaluate(
+        """([runs]) => [0, 1].map(() => {
+          const view = mount(a, {runs, live: true, key: "live", look: "P2-2"});
+          const { following } = view;
+          view.follow();
+          view.seek(Infinity);
+          view.follow();
+          view.destroy();
+          return following;
+        })""",
+        [stage.runs],
+    )
+    stage.close()
+    assert found == [False, True]
+
+
 async def test_steps_are_announced_and_playing_is_not(offline: Page, saved: Path) -> None:
     """One polite sentence for a beat that is stepped to, none while it plays."""
     stage = await opened(offline, saved)
@@ -656,6 +971,10 @@ async def test_no_violation_of_wcag(chromium: Browser, saved: Path, scheme: Any)
                 await page.keyboard.press(key)
         assert await violations(page) == []
         await keep(page, f"{scheme}_{position}")
+    await page.keyboard.press("p")
+    for width in (1280, 360):
+        await page.set_viewport_size({"width": width, "height": 720})
+        assert await violations(page) == []
     await context.close()
 
 
@@ -725,9 +1044,10 @@ async def test_hostile_names_and_bodies_are_text(
     stage = await opened(offline, tmp_path / "hostile.html")
     await stage.get_by_role("button", name="End", exact=True).click()
     await stage.focus()
-    for key in ("n", "i"):
+    for key in ("n", "p", "i"):
         await offline.keyboard.press(key)
     await expect(stage.get_by_label("Inspector")).to_be_visible()
+    await expect(stage.get_by_label("Presenter", exact=True)).to_be_visible()
     assert await offline.evaluate("window.broken") is None
     assert await stage.locator("img, b:not([class]):not(pre b)").count() == 0
     assert "\u202e" not in await stage.inner_text()

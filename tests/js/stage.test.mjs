@@ -5,6 +5,7 @@ import { readFileSync } from "node:fs";
 import { test } from "node:test";
 import { listed, named, shorten } from "../../wsdemo/static/words.js";
 import { Alignment, columnsAt, countUpTo, describe, differences, Film, worldAt } from "../../wsdemo/static/film.js";
+import { elapsed, inMinutes, leftOf, turned } from "../../wsdemo/static/presenter.js";
 import { castOf, layout, messageAt, pathBetween, pointAt, rowsAt, STUB } from "../../wsdemo/static/layout.js";
 
 // A run as story.py tells it: P1 moves to B while P2 stays on A and says something.
@@ -135,6 +136,28 @@ test("a run without beats, or with something before the first, is one beat more"
   const { beats } = new Alignment([new Film({ ...none, items: none.items.filter((item) => item.type !== "beat") })]);
   assert.deepEqual(beats.map(({ caption, end }) => [caption, end]), [["", 8]]);
   assert.equal(new Alignment([]).length, 0);
+});
+
+test("what happens in a run is in the beat that has begun by then, also before the first", () => {
+  const alignment = new Alignment([new Film(none), new Film(pubsub)]);
+  assert.deepEqual([0, 2.4, 2.6, 5.5, 99].map((s) => alignment.beatOf(1, s)), [0, 0, 1, 2, 2]);
+  const later = new Alignment([new Film({ ...none, items: none.items.filter(({ s }) => s !== 0) })]);
+  assert.equal(later.beats[0].caption, "");
+  assert.deepEqual([1, 2.6, 5.5].map((s) => later.beatOf(0, s)), [0, 1, 2]);
+});
+
+test("a watch adds up the times for which it ran, and stands when the clock on the wall is put back", () => {
+  const started = turned({ ran: 0, since: 0 }, 1000);
+  assert.deepEqual([1000, 4500, 500].map((now) => elapsed(started, now)), [0, 3500, 0]);
+  const stopped = turned(started, 4500);
+  assert.equal(elapsed(stopped, 99_000), 3500);
+  assert.equal(elapsed(turned(stopped, 10_000), 11_000), 4500);
+});
+
+test("a time is told in minutes and seconds, and of what is planned what is left or too much", () => {
+  assert.deepEqual([0, 59.9, 61, 600, 6000].map(inMinutes), ["00:00", "00:59", "01:01", "10:00", "100:00"]);
+  assert.deepEqual([10, 60, 61].map((seconds) => leftOf(seconds, 60)), ["00:50 left of 01:00", "00:00 left of 01:00", "00:01 over 01:00"]);
+  assert.equal(leftOf(61, 0), "");
 });
 
 test("a player is expected, connects, is connected, away, and connects elsewhere", () => {

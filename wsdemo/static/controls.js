@@ -44,11 +44,12 @@ export function transportOf() {
     ...SPEEDS.map((one) => html("option", { value: `${one}` }, `${one < 1 ? `1/${1 / one}` : one}×`)));
   speed.value = "1";
   const list = html("ol", { class: "beats", "aria-label": "Beats" });
-  const jump = html("select", { "aria-label": "Jump to a beat" });
+  const jump = html("select", { class: "jump", "aria-label": "Jump to a beat" });
+  const presenter = button("presenter", "Presenter’s console", "", { "aria-expanded": "false" });
   const element = html("div", { class: "transport", role: "group", "aria-label": "Playback" },
     html("div", { class: "buttons" }, start, back, play, forward, end),
     html("div", { class: "line" }, html("div", { class: "track" }), scrubber, list),
-    html("div", { class: "side" }, jump, live, speed, button("full", "Full screen", ""), button("keys", "Keys", "?")));
+    html("div", { class: "side" }, jump, live, speed, presenter, button("full", "Full screen", ""), button("keys", "Keys", "?")));
 
   let shown = 0;
 
@@ -98,7 +99,7 @@ export function transportOf() {
     return Math.max(beats[beat].begin, beats[beat].start + (at - beat) * beats[beat].duration);
   }
 
-  return { element, scrubber, speed, jump, draw, time, forget: () => void (shown = 0) };
+  return { element, scrubber, speed, jump, presenter, draw, time, forget: () => void (shown = 0) };
 }
 
 /** What a person can do to a live run, part by part. */

@@ -24,8 +24,9 @@ import { everyone, latency, LONGEST, named, quote, shorten, split, waits, WHEREA
  * @typedef {{title: string, broker: string, servers: string[], items: Item[], end: number}} Run
  *
  * @typedef {{action: string, choice?: string, label: string, why: string}} Act `why`: it cannot be done now
- * @typedef {{runs: Run[], live: boolean, key: string, problem: string, acts: Record<string, Act[]>}} Traits
- *   `acts`: what can be done, by part, as in “server A”
+ * @typedef {{runs: Run[], live: boolean, key: string, problem: string, acts: Record<string, Act[]>, look: string, minutes: number}} Traits
+ *   `acts`: what can be done, by part, as in “server A”; `look`: the event to begin with, if any;
+ *   `minutes` that are planned, or 0
  * @typedef {{type: "more", run: number, from: number, items: Item[], end: number, rest?: boolean}} More
  * @typedef {{type: "done" | "failed", id: number, text: string}} Answer
  * @typedef {{type: "rest", have: number[]} | {type: "act", id: number, part: string, action: string, choice?: string, body?: string}} ToPython
@@ -372,6 +373,11 @@ export class Alignment {
       else high = middle - 1;
     }
     return low;
+  }
+
+  /** The beat in which something happens in a run. @type {(run: number, s: number) => number} */
+  beatOf(run, s) {
+    return Math.max(0, countUpTo(this.films[run].beats, s) - 1 + this.early);
   }
 
   /** When the beat began in a run. @type {(run: number, T: number) => number} */

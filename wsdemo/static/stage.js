@@ -15,12 +15,17 @@ import { castOf, layout } from "./layout.js";
 import { html, set } from "./draw.js";
 import { paneOf } from "./pane.js";
 import { button, controlsOf, nameOf, sentence, SPEEDS, transportOf, UNTOLD } from "./controls.js";
+import { presenterOf } from "./presenter.js";
 
 const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
 const PATIENCE_MS = 4000; // until it is said that an action has not been answered
 const PANE_MIN = 350; // pixels under which panes are stacked
 const FULL_HEIGHT = 540; // pixels of the screen for which the picture is as large as elsewhere
+const FULL_PANE_MIN = 304; // pixels of such a screen under which the letters in a pane get smaller
+const CONSOLE = 0.3; // of the width, beside the panes
+const CONSOLE_MIN = 320; // pixels
+const BESIDE_MIN = 640; // pixels that have to be left beside it
 
 /** What a key does, and how that is told. @type {[string, string, string][]} */
 const KEYS = [
@@ -36,6 +41,7 @@ const KEYS = [
   ["c", "panes", "C: one pane after the other, then all"],
   ["i", "newest", "I: look at the newest message"],
   ["n", "notes", "N: the speaker’s notes"],
+  ["p", "presenter", "P: the presenter’s console"],
   ["f", "full", "F: full screen"],
   ["Escape", "close", "Esc: close what is open"],
   ["?", "keys", "?: these keys"],
@@ -103,10 +109,11 @@ class Stage {
     ...KEYS.filter(([, , told]) => told).map(([, , told]) => html("p", {}, told)));
   controls = controlsOf();
   transport = transportOf();
+  presenter = presenterOf((watch) => this._keep(" timer", watch));
   voice = html("p", { class: "voice", role: "status", "aria-live": "polite" });
   root = html("div", { class: "wsdemo-stage", tabindex: 0, role: "group", "aria-label": "Stage" },
     html("header", {}, this.caption, this.progress),
-    this.problem, this.places, this.notes, this.inspector, this.controls.element, this.transport.element, this.keys, this.voice);
+    this.problem, this.places, this.notes, this.inspector, this.controls.element, this.transport.element, this.presenter.element, this.keys, this.voice);
   still = matchMedia("(prefers-reduced-motion: reduce)");
   resized = new ResizeObserver(() => this._measure());
   seen = new IntersectionObserver((entries) => this._see(entries[entries.length - 1].isIntersecting));
@@ -116,11 +123,16 @@ class Stage {
     this.send = send;
     element.append(this.root);
     this.replace(traits);
+    this.presenter.restore(this._kept(" timer") ?? "");
     this._listen();
   }
 
-  /** Shows other runs: from where this page was, or from the beginning; live, what is now. @param {Partial<Traits>} traits */
-  replace({ runs = [], live = false, key = "", problem = "", acts = {} }) {
+  /**
+   * Shows other runs: from where this page was, or else from what is to be looked at, or from the
+   * beginning; live, what is now.
+   * @param {Partial<Traits>} traits
+   */
+  replace({ runs = [], live = false, key = "", problem = "", acts = {}, look = "", minutes = 0 }) {
     this._halt();
     this.live = this.following = live;
     this.acts = acts;
@@ -134,11 +146,22 @@ class Stage {
     this.places.replaceChildren(...this.panes.map(({ element }) => element));
     this.controls.element.hidden = !live;
     this.transport.forget();
+    this.presenter.plan(minutes);
     this._plan();
-    const place = this._recall();
+    const kept = this._kept("");
+    const place = kept ? Number(kept) : kept === null ? this._placeOf(look) : null;
     if (place !== null) this.following = false;
     this.seek(place ?? (live ? Infinity : 0));
     this._measure();
+  }
+
+  /** Opens the inspector on an event, and says where the beat ends in which it was said. @param {string} event @returns {number | null} */
+  _placeOf(event) {
+    const run = this.films.findIndex(({ messages }) => messages.has(event));
+    const said = this.films[run]?.messages.get(event);
+    if (!said) return null;
+    this.looking = { run, open: `event ${event}` };
+    return this.alignment.beats[this.alignment.beatOf(run, said.s)].end;
   }
 
   /** Finds room for everything in all runs, so that the panes line up. */
@@ -334,6 +357,10 @@ class Stage {
 
   // What is seen and said.
 
+  get focused() {
+    return /** @type {Document | ShadowRoot} */ (this.root.getRootNode()).activeElement;
+  }
+
   draw() {
     const { alignment, films, live, T, unusable, root } = this;
     const at = alignment.beatAt(T);
@@ -342,15 +369,16 @@ class Stage {
     const happened = films.some(({ had }) => had > 0);
     this.caption.textContent = shorten(unusable || caption || (happened ? UNTOLD : nothing), unusable ? 400 : 160);
     this.progress.textContent = films[0]?.beats.length ? `beat ${at + 1} of ${alignment.beats.length}` : "";
-    this.notes.textContent = shorten(notes, 2000) || "There are no notes for this beat.";
+    const prompt = (this.notes.textContent = shorten(notes, 2000) || "There are no notes for this beat.");
     root.classList.toggle("unusable", unusable !== "");
     if (unusable) return;
-    const focused = /** @type {Document | ShadowRoot} */ (root.getRootNode()).activeElement;
+    const { focused } = this;
     const had = root.contains(focused);
     this._drawPanes();
     this._drawInspector();
     this._drawControls();
     this.transport.draw(alignment, this);
+    this.presenter.draw(alignment, T, prompt);
     // A token that arrives must not take the focus with it, and the keys.
     if (had && !root.contains(focused)) root.focus();
     if (!this.moving || at !== this.beat) this._remember();
@@ -430,13 +458,33 @@ class Stage {
   }
 
   _close() {
-    const { keys, notes, root } = this;
+    const { keys, notes, presenter, root } = this;
     if (this.looking) {
       this.looking = null;
       root.focus();
       this.draw();
-    } else if (!keys.hidden || !notes.hidden) keys.hidden = notes.hidden = true;
-    else if (this.full) this._toggleFull();
+    } else if (!keys.hidden || !notes.hidden || !presenter.element.hidden) {
+      keys.hidden = notes.hidden = true;
+      this._present(false);
+    } else if (this.full) this._toggleFull();
+  }
+
+  /** The notes by themselves, which the console has, too. */
+  _showNotes() {
+    this._present(false);
+    this.notes.hidden = !this.notes.hidden;
+  }
+
+  /** Opens the presenter's console, or closes it. @param {boolean} open */
+  _present(open) {
+    const { presenter: { element, show }, transport, notes, root, focused } = this;
+    set(transport.presenter, "aria-expanded", `${open}`);
+    if (open) notes.hidden = true;
+    show(open);
+    this._measure();
+    this.draw();
+    if (open) element.focus();
+    else if (element.contains(focused)) root.focus();
   }
 
   /** Shows what went wrong, in words. @param {string} problem */
@@ -454,10 +502,16 @@ class Stage {
     const { clientWidth: available, clientHeight: tall } = this.root;
     this.zoom = this.full && available > tall ? Math.max(1, tall / FULL_HEIGHT) : 0;
     const shown = this.panes.filter(({ element }) => !element.hidden);
-    const columns = clamp(Math.floor(available / PANE_MIN), 1, Math.max(1, shown.length));
+    const aside = Math.max(CONSOLE_MIN, available * CONSOLE);
+    const left = available - aside;
+    const least = this.zoom ? FULL_PANE_MIN * this.zoom : PANE_MIN;
+    const beside = !this.presenter.element.hidden && left >= Math.max(BESIDE_MIN, least * shown.length);
+    const columns = beside ? shown.length : clamp(Math.floor(available / PANE_MIN), 1, Math.max(1, shown.length));
     this.root.style.setProperty("--columns", `${columns}`);
+    this.root.style.setProperty("--console", `${aside}px`);
+    this.root.classList.toggle("beside", beside);
     this.root.classList.toggle("narrow", available < 640);
-    this.root.classList.toggle("wide", available >= 1200);
+    this.root.classList.toggle("wide", (beside && !this.full ? left : available) >= 1200);
     const { clientWidth: width = 0, clientHeight: height = 0 } = shown[0]?.picture ?? {};
     const same = Math.abs(width - this.width) < 1 && (!this.full || Math.abs(height - this.height) < 1);
     if (!width || same) return;
@@ -466,19 +520,24 @@ class Stage {
     this.draw();
   }
 
-  /** So that a page that is loaded again shows the same moment. Some pages may keep nothing. */
+  /** So that a page that is loaded again shows the same moment. */
   _remember() {
+    this._keep("", this.following ? "" : `${this.T}`);
+  }
+
+  /** Some pages may keep nothing. @param {string} what @param {string} value */
+  _keep(what, value) {
     try {
-      if (this.key) sessionStorage.setItem(this.key, this.following ? "" : `${this.T}`);
+      if (this.key) sessionStorage.setItem(this.key + what, value);
     } catch {
       this.key = "";
     }
   }
 
-  /** @returns {number | null} */
-  _recall() {
+  /** What this page has kept, if it was loaded before. @param {string} what */
+  _kept(what) {
     try {
-      return (this.key && Number(sessionStorage.getItem(this.key))) || null;
+      return this.key ? sessionStorage.getItem(this.key + what) : null;
     } catch {
       return null;
     }
@@ -553,7 +612,10 @@ class Stage {
       before: () => this._turn(-1),
       after: () => this._turn(1),
       close: () => this._close(),
-      notes: () => (this.notes.hidden = !this.notes.hidden),
+      notes: () => this._showNotes(),
+      presenter: () => this._present(Boolean(this.presenter.element.hidden)),
+      clock: () => this.presenter.turn(),
+      reset: () => this.presenter.reset(),
       keys: () => (this.keys.hidden = !this.keys.hidden),
       full: () => this._toggleFull(),
     };
@@ -615,6 +677,7 @@ class Stage {
   destroy() {
     this._halt();
     clearTimeout(this.patience);
+    this.presenter.end();
     this.resized.disconnect();
     this.seen.disconnect();
     this.root.remove();
@@ -640,7 +703,7 @@ export function open() {
 
 /** The widget's front end. @param {{model: Model, el: HTMLElement}} view */
 function render({ model, el }) {
-  const names = ["runs", "live", "key", "problem", "acts"];
+  const names = ["runs", "live", "key", "problem", "acts", "look", "minutes"];
   const traits = () => Object.fromEntries(names.map((name) => [name, model.get(name) ?? undefined]));
   const stage = mount(el, traits(), (message) => model.send(message));
   /** @type {[string, (message: any) => void][]} */
