@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,7 +9,7 @@ import pytest
 from ipywidgets import Checkbox, Label, RadioButtons
 
 from tests.test_notebook_cell import Notebook, started
-from wsdemo import Stage, compare, open_cluster, scenarios
+from wsdemo import compare, open_cluster, scenarios
 from wsdemo.compare import Run
 from wsdemo.prediction import Choice, Marks, predict
 
@@ -111,7 +110,6 @@ async def test_nobody_there_hears_the_same_each_time(
         )
 
 
-@pytest.mark.skipif("look" not in inspect.signature(Stage).parameters, reason="needs Stage(look=)")
 async def test_each_mark_is_judged_by_the_trace(
     split: Run, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -201,7 +199,6 @@ async def test_an_outcome_is_chosen_by_a_button(
     assert capsys.readouterr().out == "✗ You said “1”; it was “2”.\n✓ You said “1”; it was “1”.\n"
 
 
-@pytest.mark.skipif("look" not in inspect.signature(Stage).parameters, reason="needs Stage(look=)")
 async def test_a_wrong_choice_is_shown(split: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """The stage opens at the event that shows what it was."""
     asked = predict("Does P1 hear “hide”?", between=["yes", "no"], answer="yes")

@@ -20,6 +20,7 @@ TO_FILL_IN = re.compile(r"^( *)# your lines? here$|^.*# your answer$", re.M)
 SOLUTION = re.compile(r"<summary>Solution</summary>\s+```python\n(.*?)```", re.S)
 HINT = re.compile(r"<summary>Hint")
 NOT_YET = "✗ Not yet: "
+pytestmark = pytest.mark.timeout(300)  # a lesson that measures is long, on a busy machine
 EACH = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
@@ -48,7 +49,7 @@ def test_the_solution_passes(path: Path) -> None:
 
 @EACH
 def test_each_exercise_has_its_solution(path: Path) -> None:
-    """A notebook has exercises, and before each, in the same fold, hints and one solution."""
+    """A notebook has exercises; before each stand two hints and one solution, and nowhere else."""
     notebook = read(path)
     assert exercises_of(notebook)
     told: list[str] = []  # since the exercise before
