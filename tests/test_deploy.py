@@ -33,7 +33,7 @@ from websockets.typing import Origin
 
 from tests.conftest import Client, bodies, dial, eventually, game_server, pubsub, within
 from tests.test_serve import START, Process, serving
-from wsdemo.brokers import queue, stream
+from wsdemo.brokers.keeping import PAGE_SIZE
 from wsdemo.cli import _parser
 from wsdemo.limits import BURST, Limits
 from wsdemo.player import Player
@@ -607,8 +607,9 @@ def test_all_clients_at_their_worst_fit_into_a_server_s_memory(servers: dict[str
         frames = 2 * BURST * limits.max_rate
         assert f"{frames:.0f} frames" in text
         assert frames * FRAME <= READ
-        missed = max(stream.PAGE, queue.PAGE) * (limits.max_message + EVENT)
-        assert missed <= limits.max_waiting, "who comes back is cut off for what it has missed"
+        assert PAGE_SIZE + limits.max_message + EVENT <= limits.max_waiting, (
+            "who comes back is cut off for what it has missed"
+        )
 
 
 def size(text: str) -> int:

@@ -223,6 +223,14 @@ async def test_a_limit_is_named_and_counted_and_others_go_on(name: str) -> None:
                 pass
 
 
+async def test_who_never_asks_for_a_websocket_is_too_late_as_well() -> None:
+    """There is nobody to be told, but it counts."""
+    async with game_server(limits=Limits(seconds_to_join=0.1)) as server, raw(server.port) as wire:
+        await wire.push(b"GET / HTTP/1.1\r\n")
+        assert await wire.outcome(PATIENCE) == "cut"
+        await eventually(lambda: server.counts.limits_reached == {"seconds_to_join": 1})
+
+
 async def test_room_that_becomes_free_can_be_taken() -> None:
     """By the next client and the next player; the server is ready again."""
     async with game_server(limits=Limits(max_connections=1, max_players=1)) as server:

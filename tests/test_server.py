@@ -407,12 +407,19 @@ class TestThroughTheBalancerToo:
     @pytest.mark.parametrize(
         "origin", ["https://evil.example", "http://127.0.0.1", "http://127.0.0.1:1", "null"]
     )
-    async def test_a_page_from_elsewhere_gets_403(self, url: str, origin: str) -> None:
-        """A web page of another origin cannot connect, whoever's browser shows it."""
-        with pytest.raises(InvalidStatus) as refused:
-            async with dial(url, origin=origin):
-                pass
-        assert refused.value.response.status_code == 403
+    async def test_a_page_from_elsewhere_gets_403(
+        self, server: GameServer, url: str, origin: str, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        """A web page of another origin cannot connect; no page sees why, but the log says it."""
+        for _ in range(3):
+            with pytest.raises(InvalidStatus) as refused:
+                async with dial(url, origin=origin):
+                    pass
+            assert refused.value.response.status_code == 403
+            assert f"'{origin}' may not connect" in refused.value.response.body.decode()
+        [line] = [record for record in caplog.records if "refuses pages" in record.message]
+        assert f"'{origin}'" in line.message
+        assert server.counts.origins_refused == 3
 
     async def test_a_slammed_connection_is_only_its_own(
         self, server: GameServer, url: str, p2: Client

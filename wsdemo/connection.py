@@ -94,6 +94,15 @@ class Connection(ServerConnection):
             self._count("max_connections")
             self.transport.abort()
 
+    async def handshake(self, *args: Any, **kwargs: Any) -> None:
+        """Be asked for a WebSocket; the library ends it where that takes too long."""
+        try:
+            await super().handshake(*args, **kwargs)
+        except asyncio.CancelledError:
+            if self.request is None:
+                self._count("seconds_to_join")
+            raise
+
     def data_received(self, data: bytes) -> None:
         """Take bytes from the socket, or keep them until the gate opens."""
         if not self._gate.is_shut:

@@ -35,6 +35,7 @@ class Counts:
     gaps: int = 0
     rejected_messages: int = 0
     tokens_refused: int = 0
+    origins_refused: int = 0
     limits_reached: Counter[str] = field(default_factory=Counter)
     """By the names of the limits: `Limits`."""
 
@@ -54,6 +55,7 @@ WORDS = {
     "gaps": "Losses that players were told of.",
     "rejected_messages": "Messages of clients that were refused.",
     "tokens_refused": "Joins with a token that does not let the player in, or none.",
+    "origins_refused": "Connections of web pages whose origin the server does not name.",
 }
 
 

@@ -60,6 +60,8 @@ __all__ = ["Canary", "GameServer", "ServerState"]
 
 _log = logging.getLogger("wsdemo.server")
 
+MAX_ORIGIN_SHOWN = 100  # characters
+MAX_ORIGINS_LOGGED = 100
 STRAGGLE = 2.0  # seconds that a client has to answer a close before its connection is cut
 
 ServerState = Literal["up", "down", "frozen"]
@@ -138,6 +140,8 @@ class GameServer(Lifetime):
         self._host = host
         self._port = port
         self._origins = origins
+        self._admitted: frozenset[str] = frozenset()  # origins whose pages may connect
+        self._refused: set[str] = set()  # that were logged
         self._known_games = frozenset(games)
         self._join_secret = join_secret and check_secret(join_secret)
         self._reserved_names = reserved_names
@@ -192,12 +196,13 @@ class GameServer(Lifetime):
         listener = bound_socket(self._host, self._port)
         self._port = listener.getsockname()[1]
         own = [f"http://{address(host, self._port)}" for host in (self._host, "localhost")]
+        self._admitted = frozenset([*own, *self._origins])
         try:
             await self._broker.start(self.relay, self.skip)
             self._server = await serve(
                 self._handle,  # type: ignore[arg-type]  # its connections are made below
                 sock=listener,
-                origins=[None, *map(Origin, own), *map(Origin, self._origins)],
+                origins=[None, *map(Origin, self._admitted)],
                 create_connection=partial(  # type: ignore[arg-type]  # any factory will do
                     Connection, self._gate, self._sockets, self._limits, self.counts.reach
                 ),
@@ -392,10 +397,23 @@ class GameServer(Lifetime):
                 return connection.respond(HTTPStatus.OK, text)
         if self._drains:
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, "draining\n")
+        for origin in request.headers.get_all("Origin"):
+            if origin not in self._admitted:
+                return self._refuse_origin(connection, origin)
         if self._is_full():
             words = self._over("max_connections", "connections")
             return connection.respond(HTTPStatus.SERVICE_UNAVAILABLE, f"{words}\n")
         return None
+
+    def _refuse_origin(self, connection: ServerConnection, origin: str) -> Response:
+        """The library would refuse it too, and not say what helps: no page sees why."""
+        self.counts.origins_refused += 1
+        shown = ascii(origin[:MAX_ORIGIN_SHOWN])
+        if shown not in self._refused and len(self._refused) < MAX_ORIGINS_LOGGED:
+            self._refused.add(shown)
+            _log.warning("server %s refuses pages of the origin %s", self.name, shown)
+        words = f"pages of the origin {shown} may not connect, unless the server names it (origin)"
+        return connection.respond(HTTPStatus.FORBIDDEN, f"{words}\n")
 
     def _is_full(self) -> bool:
         return len(self._visits) >= self._limits.max_connections

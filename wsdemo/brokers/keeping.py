@@ -17,7 +17,7 @@ from wsdemo.brokers.redis_broker import HISTORY, RedisBroker
 from wsdemo.redis_shards import ShardedRedis
 from wsdemo.trace import Trace
 
-__all__ = ["PAGE", "PAGES", "SECONDS_TO_KEEP", "KeepingBroker"]
+__all__ = ["PAGE", "PAGES", "PAGE_SIZE", "SECONDS_TO_KEEP", "KeepingBroker"]
 
 PAGE = 200  # events in one answer of Redis, at most
 PAGE_SIZE = 2**17  # bytes of them, at most, but for a single one: a server writes a page at once
