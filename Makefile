@@ -72,7 +72,7 @@ bench: .venv-bench/stamp
 	.venv-bench/bin/python -m tests.benchmarks $(BENCH_FLAGS)
 
 notebooks: dev
-	$(BIN)/python tests/notebooks/store.py
+	$(BIN)/python -m tests.notebooks.store
 
 # Python 3.11 to NEWEST first; a newer one only if there is no other. Without `ensurepip`, which
 # Debian packages separately, a virtual environment would have no pip.

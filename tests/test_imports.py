@@ -146,7 +146,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "placement_view": {"picture", "placement"},
     "page": set(),
     "controls": {"trace", "ledger"},
-    "stage": {"trace", "ledger", "story", "space_time", "page", "controls", "notebook"},
+    "stage": {"trace", "ledger", "story", "space_time", "page", "controls", "notebook", "picture"},
     # the public names
     "": LEAVES | WIRING | VIEWS | {"faults"},
     # edges

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import warnings
 from typing import Any
@@ -10,13 +11,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-__all__ = ["COLOURS", "INK", "QUIET", "REDIS", "Picture", "one_line", "shortened"]
+__all__ = ["COLOURS", "INK", "QUIET", "REDIS", "Picture", "alt", "one_line", "shortened"]
 
 # Okabe and Ito's palette: told apart by people with any form of colour blindness.
 # https://jfly.uni-koeln.de/color/
 COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#5D5D5D"]
 INK, QUIET, REDIS = "#1f2933", "#7b8794", "#9b2226"
 WORD_SHOWN = 14  # characters
+ALT_LENGTH = 1000  # characters
 
 
 class Picture(Figure):
@@ -35,6 +37,11 @@ class Picture(Figure):
         Image.open(drawn).convert("RGB").quantize(128).save(packed, format="png", optimize=True)
         return packed.getvalue()
 
+    def _repr_mimebundle_(self, **options: Any) -> Any:
+        """The picture, and in words what it shows, also for who cannot see it."""
+        image = base64.b64encode(self._repr_png_()).decode()
+        return {"image/png": image, "text/plain": self.words}, alt(self.words)
+
     def savefig(self, fname: Any, **options: Any) -> None:
         """As matplotlib does it, without a warning for each letter that no font here has."""
         with warnings.catch_warnings():
@@ -43,6 +50,11 @@ class Picture(Figure):
 
     def __repr__(self) -> str:
         return self.words
+
+
+def alt(words: str) -> dict[str, dict[str, str]]:
+    """The metadata by which a notebook's PNG has words for who cannot see it."""
+    return {"image/png": {"alt": " ".join(words.split())[:ALT_LENGTH]}}
 
 
 def shortened(text: str, most: int = WORD_SHOWN) -> str:

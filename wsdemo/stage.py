@@ -26,6 +26,7 @@ from wsdemo.controls import Act, LiveCluster, carry_out, offers
 from wsdemo.ledger import ledger
 from wsdemo.notebook import hear_while_awaiting
 from wsdemo.page import module, page, style
+from wsdemo.picture import alt
 from wsdemo.space_time import timeline
 from wsdemo.story import Beat, Health, Item, Said, Story, Teller
 from wsdemo.trace import Record, Source, Trace, TraceError, load_traces, traces
@@ -263,6 +264,7 @@ class Stage(anywidget.AnyWidget):
         if not self.problem:
             image = timeline(self._found)._repr_png_()
             data["image/png"] = base64.b64encode(image).decode()
+            metadata = {**metadata, **alt(f"Space-time diagram. {self!r}")}
         return data, metadata
 
     def __repr__(self) -> str:

@@ -60,6 +60,12 @@ def test_each_stage_stored_its_picture_and_its_outcome(notebook: dict[str, Any])
         assert "heard" in "".join(data["text/plain"])
 
 
+def test_each_picture_has_words_for_who_cannot_see_it(notebook: dict[str, Any]) -> None:
+    """nbconvert and others take them from there."""
+    pictures = [output for output in outputs(notebook) if "image/png" in output.get("data", {})]
+    assert all(output["metadata"]["image/png"]["alt"] for output in pictures)
+
+
 def test_no_output_is_an_error_or_a_passing_detail(notebook: dict[str, Any]) -> None:
     """No stored output is an error, a memory address or a path of the machine it ran on."""
     assert not [output for output in outputs(notebook) if output["output_type"] == "error"]
