@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import subprocess
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -13,6 +15,7 @@ import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted(ROOT.glob("*.md"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 
 def test_the_workflow_is_as_its_schema_says() -> None:
@@ -70,6 +73,31 @@ def test_the_readme_has_a_row_for_each_lesson() -> None:
         row = re.search(rf"\(notebooks/{path.name}\) \|.*\| (\d+) \|", readme())
         assert row, f"the README has no row for {path.name}"
         assert row[1] == minutes[1]
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda notebook: notebook.stem)
+def test_what_a_notebook_links_to_is_there(notebook: Path) -> None:
+    """Links from lesson to lesson, and to other files."""
+    links = re.findall(r"\]\((?!https?://|#)([^)#\s]+)", told(notebook))
+    assert links
+    assert not [link for link in links if not (notebook.parent / link).exists()]
+
+
+def test_words_are_spelled_as_others_do(tmp_path: Path) -> None:
+    """In the pages, and in what the notebooks tell."""
+    for notebook in NOTEBOOKS:
+        (tmp_path / f"{notebook.stem}.md").write_text(told(notebook), encoding="utf-8")
+    texts = [*PAGES, *sorted((ROOT / "notebooks").glob("*.md")), *sorted(tmp_path.glob("*.md"))]
+    command = [sys.executable, "-c", "from codespell_lib import _script_main as main; main()"]
+    looked = subprocess.run([*command, *map(str, texts)], capture_output=True, text=True)
+    assert not looked.stdout, looked.stdout
+    assert not looked.stderr, looked.stderr
+
+
+def told(notebook: Path) -> str:
+    """The text of a notebook's own, without its code and what that puts out."""
+    cells = json.loads(notebook.read_text(encoding="utf-8"))["cells"]
+    return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
 def readme() -> str:
