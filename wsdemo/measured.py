@@ -36,6 +36,12 @@ class Received:
         """Of all events, how many a server received, on average: 1 is every one."""
         return sum(self.by_server) / self.servers / self.events
 
+    def __str__(self) -> str:
+        channels = "one channel for all" if self.channels == "all" else "a channel for each"
+        nodes = f"; published on each node of Redis: {self.by_node}" if self.by_node else ""
+        games = "1 game" if self.games == 1 else f"{self.games} games"
+        return f"{games}, {channels}: {self.by_server}{nodes}"
+
 
 @dataclass(frozen=True)
 class Arrivals:
