@@ -113,7 +113,7 @@ class TestACrash:
         in_step, jitter = await within(
             asyncio.gather(
                 *(
-                    crash(back_off=back_off(0.1, 0.8), capacity=80, patience=0.3)
+                    crash(back_off=back_off(0.1, 0.8), capacity=120, patience=0.3)
                     for back_off in (doubling, jittered)
                 )
             ),

@@ -55,7 +55,7 @@ async def rolling_restart(
     clients: int = 120,
     servers: Sequence[str] = ("A", "B", "C"),
     over: float = 0.0,
-    apart: float = 0.3,
+    apart: float = 0.2,
     back_off: BackOff | None = None,
     progress: Progress = lambda share: None,
 ) -> Arrivals:
