@@ -15,6 +15,7 @@ from wsdemo.capacity import (
     Costs,
     Load,
     Machine,
+    most_games,
     plan,
     servers_of_a_game,
     usage,
@@ -110,6 +111,20 @@ class TestUsage:
         assert used.redis_out == pytest.approx(50)
         assert used.received == pytest.approx(5)
 
+    def test_together_a_game_is_on_one_server(self) -> None:
+        """Each event is received once, by the server of its game; all else is as much as before."""
+        load = Load(100, 50, games=20)
+        apart, together = usage(load, COSTS, 10), usage(load, COSTS, 10, together=True)
+        assert together.received == pytest.approx(5)
+        assert together.redis_out == pytest.approx(50)
+        assert together.deliveries == apart.deliveries
+        assert together.cores == pytest.approx(apart.cores - (apart.received - 5) * COSTS.received)
+
+    def test_together_more_servers_than_games_are_idle(self) -> None:
+        """A game cannot be on two."""
+        load = Load(100, 50, games=2)
+        assert usage(load, COSTS, 10, together=True) == usage(load, COSTS, 2, together=True)
+
     @both_channels
     def test_one_server_receives_each_event_once(self, channels: Channels) -> None:
         """With one server, the channels make no difference."""
@@ -181,8 +196,33 @@ class TestPlan:
         """Four nodes are of use only to four channels."""
         load, price = Load(1000, 500, games), costs(redis_publish=0.004)
         found = plan(load, price, machine(full=0.6), channels)
-        assert (found.servers, found.redis_nodes) == (1, None)
+        assert (found.servers, found.redis_nodes, found.first) == (1, None, "Redis")
         assert "never enough" in str(found)
+
+    def test_what_comes_to_an_end_first_is_named(self) -> None:
+        """100 servers take all of Redis long before one could not receive all events, or later."""
+        load = Load(1000, 200, games=1000)
+        price = costs(received=0.01, kept=0.1)
+        dear = dataclasses.replace(price, redis_delivery=0.01)
+        assert plan(load, price, machine(cores=1.0), "all").first == "CPU"
+        assert plan(load, dear, machine(cores=1.0), "all").first == "Redis"
+
+    def test_what_has_no_end_does_not_come_first(self) -> None:
+        """The servers' cores are the fullest, but more servers help; another Redis does not."""
+        load, price = Load(1000, 100, games=100), costs(kept=1.0, redis_publish=0.011)
+        found = plan(load, price, machine(cores=1.0), "all")
+        assert (found.servers, found.redis_nodes, found.first) == (1000, None, "Redis")
+
+    def test_a_game_that_is_together_must_fit_into_a_server(self) -> None:
+        """Two games of 500 are two servers' work, and no third one helps if that is too much."""
+        load, price = Load(1000, 0, games=2), costs(kept=0.001)
+        fits = plan(load, price, machine(cores=0.5), together=True)
+        assert (fits.servers, plan(load, price, machine(cores=0.4), together=True).servers) == (
+            2,
+            None,
+        )
+        assert plan(load, price, machine(cores=0.4)).servers == 3
+        assert "each game on one server" in str(fits)
 
     def test_what_comes_first_is_not_rounded(self) -> None:
         """Of two resources of which one server is enough, the fuller one comes first."""
@@ -210,6 +250,34 @@ class TestPlan:
             ["servers", "for", "sockets", "4"]
         ]
         assert "runs out first: CPU" in text
+
+
+class TestMostGames:
+    """How many games there can be."""
+
+    def test_it_is_the_last_number_for_which_there_is_an_answer(self) -> None:
+        """Of the events of 60 games, one server can receive all; of those of 61, none can."""
+        game = Load(4, 1, games=1)
+        found = {
+            what: most_games(game, what, costs(received=0.01), machine(cores=0.6), "all")
+            for what in ("CPU", "memory", "Redis")
+        }
+        assert found == {"CPU": 60, "memory": None, "Redis": 60}  # for no servers, there is none
+
+    def test_of_redis_too(self) -> None:
+        """With 10 ms for each event, one thread takes those of 100 games, and a cluster all."""
+        game, price = Load(4, 1, games=1), costs(redis_publish=0.01)
+        assert most_games(game, "Redis", price, ENDLESS, "all") == 100
+        assert most_games(game, "Redis", price, ENDLESS, "game") is None
+
+    def test_one_may_be_too_much(self) -> None:
+        """Then there can be none."""
+        assert most_games(Load(4, 100, 1), "CPU", costs(received=1.0), Machine(), "all") == 0
+
+
+def test_a_load_is_multiplied() -> None:
+    """Games, players and what they say: each game is as before."""
+    assert Load(10, 2.5, games=2, size=7).times(3) == Load(30, 7.5, games=6, size=7)
 
 
 @pytest.mark.parametrize(

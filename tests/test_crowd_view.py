@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from wsdemo.capacity import COSTS, Machine
-from wsdemo.crowd_view import arrivals_picture, capacity_picture, received_picture
+from wsdemo.capacity import COSTS, Load, Machine, plan
+from wsdemo.crowd_view import THE_END, arrivals_picture, capacity_picture, received_picture
 from wsdemo.measured import Arrivals, Received
 from wsdemo.picture import Picture
 
@@ -29,6 +30,12 @@ def size(picture: Picture) -> tuple[int, int]:
 def texts(picture: Picture) -> list[str]:
     """What is written in it."""
     return [text.get_text() for ax in picture.axes for text in [ax.title, *ax.texts]]
+
+
+def ends(picture: Picture) -> dict[str, int]:
+    """Beyond how many connections no number of each resource is enough, as the words say."""
+    found = re.findall(r"^(\w+): no number is enough beyond ([\d,]+)", repr(picture), re.M)
+    return {what: int(number.replace(",", "")) for what, number in found}
 
 
 class TestReceived:
@@ -56,11 +63,17 @@ class TestArrivals:
     def test_a_pane_for_each_run_with_its_worst_moment(self) -> None:
         """All on one scale, so that they can be compared."""
         first = Arrivals("at once", 5, came=[0.01] * 5, marks=[(0.0, "A drains")])
-        other = Arrivals("in between", 5, came=[0.3, 0.4], refused=[0.11, 0.12, 0.13])
+        other = Arrivals(
+            "in between", 5, came=[0.3, 0.4], refused=[0.11, 0.12], gave_up=[0.15, 0.15]
+        )
         picture = arrivals_picture(first, other)
         assert size(picture)[1] > 300
-        assert picture.axes[0].get_ylim() == picture.axes[1].get_ylim() == (0, 1.35 * 5)
-        assert {"5", " A drains", "3", "refused", "let in"} <= set(texts(picture))
+        assert picture.axes[0].get_ylim() == picture.axes[1].get_ylim() == (0, 1.5 * 5)
+        assert {"5", " A drains", "4"} <= set(texts(picture))
+        assert picture.axes[0].get_legend() is None
+        legend = picture.axes[1].get_legend()
+        assert legend
+        assert [text.get_text() for text in legend.get_texts()] == ["let in", "gave up", "refused"]
         assert repr(picture) == f"{first}\n{other}"
 
     def test_nobody_who_came_is_drawn_too(self) -> None:
@@ -71,24 +84,37 @@ class TestArrivals:
 class TestCapacity:
     """How many servers it takes."""
 
-    def test_what_is_never_enough_ends_with_a_cross(self) -> None:
-        """With one channel for all, CPU and Redis do; with one for each game, nothing does."""
+    def test_each_pane_says_what_it_finds(self) -> None:
+        """With one channel for all there is an end, and why; with one for each game, there is not.
+
+        At ten million connections, the numbers are those of a plan.
+        """
         picture = capacity_picture()
-        crosses = [[line for line in ax.lines if line.get_marker() == "X"] for ax in picture.axes]
-        assert [len(each) for each in crosses] == [2, 0]
         assert size(picture)[0] > 800
-        assert " CPU: the end" in texts(picture)
-        assert " CPU" in texts(picture)
+        everything, own = (ax.get_title(loc="left") for ax in picture.axes)
+        end = ends(picture)["Redis"]
+        assert everything == f"One channel for all games:\nthe end is at {end:,} connections"
+        assert THE_END["Redis"] in texts(picture)
+        many = plan(Load(10_000_000, 1_000_000, 1_000_000))
+        assert own.endswith(f"10,000,000 connections take {many.servers:,} servers")
+        assert {
+            f"{many.servers:,} servers for CPU",
+            f"{many.redis_nodes} nodes of Redis",
+            "1 node of Redis",
+        } <= set(texts(picture))
 
-    def test_it_says_where_the_end_is(self) -> None:
-        """To the next step of the picture: 0.6 of a core, for 0.1 events of each connection."""
-        [line] = [line for line in repr(capacity_picture()).splitlines() if line[:5] == "CPU: "]
-        end = int(line.split()[-2].replace(",", ""))
-        assert end == pytest.approx(0.6 / COSTS.received * 10, rel=0.1)
-        assert end < 0.6 / COSTS.received * 10
+    def test_it_says_where_the_ends_are(self) -> None:
+        """Of a core, 0.6 receives so many events, a tenth of one from each connection.
 
-    def test_a_larger_machine_goes_further(self) -> None:
-        """Its end is that of the machine that it is given."""
-        words = repr(capacity_picture(machine=Machine(cores=8))).splitlines()
-        [line] = [line for line in words if line[:5] == "CPU: "]
-        assert int(line.split()[-2].replace(",", "")) > 300_000
+        Redis comes to its end before, for there are so many servers then.
+        """
+        found = ends(capacity_picture())
+        most = 0.6 / COSTS.received * 10
+        assert most - 10 <= found["CPU"] < most
+        assert found["Redis"] < found["CPU"] < found["network"]
+        assert list(found) == ["Redis", "CPU", "network"]
+
+    def test_another_machine_has_another_end(self) -> None:
+        """With eight cores for a server, one can receive eight times as much."""
+        found = ends(capacity_picture(machine=Machine(cores=8)))
+        assert found["CPU"] == pytest.approx(8 * 0.6 / COSTS.received * 10, rel=0.001)

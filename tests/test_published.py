@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import astuple
+
 import pytest
 
 from wsdemo.capacity import COSTS, Costs
@@ -13,7 +15,7 @@ FIGURES = {
     "GB of memory, all servers": 14.4,
     "Mbit/s of a server, in its busier direction": 34.5,
     "busy share of each of 5 Redis nodes": 0.496,
-    "kB of memory for a connection (15 GB, 450,000)": 14.4,
+    "GB of a smaller machine that 450,000 filled": 6.48,
     "seconds for one event to reach all, 40 cores": 0.45,
 }
 # By hand, from these costs.
@@ -40,6 +42,13 @@ class TestEach:
     def test_it_is_off_by_less_than_five(self, system: Published) -> None:
         """With the costs that were measured; or the lesson claims too much."""
         assert 1 < system.off_by(COSTS) < 5
+
+    def test_up_is_as_far_off_as_down(self, system: Published) -> None:
+        """Ten times the costs or a tenth of them: the worst figure is off by what that makes it."""
+        for factor in (0.1, 10.0):
+            costs = Costs(*(factor * each for each in astuple(COSTS)))
+            ratios = [figure.model(costs) / figure.published for figure in system.figures]
+            assert system.off_by(costs) == pytest.approx(max(max(ratios), 1 / min(ratios)))
 
     def test_it_says_what_is_whose(self, system: Published) -> None:
         """Where it is from, what was assumed, and each figure beside the model's."""

@@ -2,15 +2,15 @@
 
 It is arithmetic on rates, in equilibrium: it knows no queue, no burst, no latency and no failure.
 Everyone is equal: each game has the same number of players, each player says as much as any other,
-and the balancer puts each on a server at random. Seconds are of one core's time, sizes are bytes,
-rates are for a second.
+and the balancer puts each on a server at random, or else each game on one. Seconds are of one
+core's time, sizes are bytes, rates are for a second.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 __all__ = [
@@ -21,6 +21,7 @@ __all__ = [
     "Machine",
     "Plan",
     "Usage",
+    "most_games",
     "plan",
     "servers_of_a_game",
     "usage",
@@ -68,6 +69,10 @@ class Load:
         """A second: each event goes to each player of its game, the one who said it too."""
         return self.events * self.players
 
+    def times(self, games: int) -> Load:
+        """So many times all of it: more games, of as many players, who say as much."""
+        return Load(games * self.connections, games * self.events, games * self.games, self.size)
+
     def __str__(self) -> str:
         return (
             f"{self.connections:,} connections, {_games(self.games)} of {_short(self.players)}, "
@@ -100,7 +105,7 @@ class Costs:
             (1e6 * self.received, "µs for an event that comes from Redis"),
             (1e6 * self.delivery, "µs for each player that it is written to"),
             (1e6 * self.kept, "µs each second for a silent connection"),
-            (self.memory / 1000, "kB of a server's memory for a connection"),
+            (self.memory / 1024, "KiB of a server's memory for a connection"),
             (1e6 * self.redis_publish, "µs of Redis's thread for an event that is published"),
             (1e6 * self.redis_delivery, "µs for each server that it is written to"),
         ]
@@ -184,8 +189,11 @@ class Plan:
     """What a load needs, so that nothing is used more than it is meant to be."""
 
     load: Load
-    channels: Channels
+    costs: Costs
     machine: Machine
+    channels: Channels
+    together: bool
+    """Whether all players of a game are on one server."""
     needs: dict[str, int | None]
     """How many servers it takes for CPU, memory, network and sockets, each taken alone, and how
     many nodes of Redis; None if no number is enough."""
@@ -204,19 +212,37 @@ class Plan:
 
     @property
     def first(self) -> str:
-        """What one server and one Redis would run out of first, as this load grew from nothing."""
-        if self.usage is None:
-            return next(what for what, need in self.needs.items() if need is None)
+        """What one server and one Redis would run out of first, as this load grew from nothing.
+
+        If no number of something is enough, it is what comes to that end first, as more and more is
+        said.
+        """
+        if self.usage is None or self.redis_nodes is None:
+            return self._end()
         shares = _shares(self.usage, self.machine)
         of_one = {what: share * self.usage.servers for what, share in shares.items()}
         of_one["Redis"] = self.usage.redis_cores / self.machine.full
         return max(of_one, key=lambda what: of_one[what])
 
+    def _end(self) -> str:
+        """What has no solution just beyond the most events for which everything has one."""
+        low, high, beyond = 0.0, 1.0, self
+        for _ in range(40):
+            middle = (low + high) / 2
+            load = replace(self.load, events=middle * self.load.events)
+            less = plan(load, self.costs, self.machine, self.channels, together=self.together)
+            if None in less.needs.values():
+                high, beyond = middle, less
+            else:
+                low = middle
+        return next(what for what, need in beyond.needs.items() if need is None)
+
     def __str__(self) -> str:
         channels = "one channel for all" if self.channels == "all" else "a channel for each game"
+        place = "; each game on one server" if self.together else ""
         return "\n".join(
             [
-                f"{self.load}; {channels}",
+                f"{self.load}; {channels}{place}",
                 *(f"  servers for {what:8} {_number(self.needs[what]):>12}" for what in SERVERS),
                 f"  nodes of Redis       {_number(self.redis_nodes):>12}",
                 str(self.usage) if self.usage else "no number of servers is enough",
@@ -240,14 +266,24 @@ def servers_of_a_game(servers: float, players: float) -> float:
     return servers * (1 - nobody)
 
 
-def usage(load: Load, costs: Costs, servers: int, channels: Channels = "game") -> Usage:
+def usage(
+    load: Load,
+    costs: Costs,
+    servers: int,
+    channels: Channels = "game",
+    *,
+    together: bool = False,
+) -> Usage:
     """What each of so many servers, and their Redis, do under this load.
 
     A server receives an event once, if it has players of the game (or, with one channel for all,
-    in any case), and writes it to each of those.
+    in any case), and writes it to each of those. If each game is `together` on one server, there
+    are no more servers than games that have anything to do.
     """
+    if together:
+        servers = min(servers, load.games)
     everywhere = channels == "all"
-    copies = servers if everywhere else servers_of_a_game(servers, load.players)
+    copies = servers if everywhere else servers_of_a_game(servers, 1 if together else load.players)
     connections = load.connections / servers
     said = load.events / servers
     received = load.events * copies / servers
@@ -270,9 +306,16 @@ def usage(load: Load, costs: Costs, servers: int, channels: Channels = "game") -
 
 
 def plan(
-    load: Load, costs: Costs = COSTS, machine: Machine | None = None, channels: Channels = "game"
+    load: Load,
+    costs: Costs = COSTS,
+    machine: Machine | None = None,
+    channels: Channels = "game",
+    *,
+    together: bool = False,
 ) -> Plan:
     """The least number of servers, and of Redis nodes, for this load.
+
+    `together`: all players of a game are on one server, and not each on one at random.
 
     Redis nodes are those of a cluster with sharded Pub/Sub (SPUBLISH), where a channel lives on one
     node. So one channel for all cannot be spread, and no game over two nodes. With plain PUBLISH
@@ -280,16 +323,36 @@ def plan(
     """
     machine = machine or Machine()
 
+    def with_servers(count: int) -> Usage:
+        return usage(load, costs, count, channels, together=together)
+
     def least(what: str) -> int | None:
-        return _least(lambda n: _shares(usage(load, costs, n, channels), machine)[what] <= 1)
+        return _least(lambda count: _shares(with_servers(count), machine)[what] <= 1)
 
     needs = {what: least(what) for what in SERVERS}
     enough = [need for need in needs.values() if need is not None]
     used = None
     if len(enough) == len(needs):
-        used = usage(load, costs, max(enough), channels)
+        used = with_servers(max(enough))
     needs["Redis"] = _nodes(load, used, machine.full, channels)
-    return Plan(load, channels, machine, needs, used)
+    return Plan(load, costs, machine, channels, together, needs, used)
+
+
+def most_games(
+    game: Load,
+    what: str,
+    costs: Costs = COSTS,
+    machine: Machine | None = None,
+    channels: Channels = "game",
+) -> int | None:
+    """How many games like this one there can be, so that some number of `what` is enough.
+
+    `what` is one of a plan's needs. None if there is no end.
+    """
+    too_many = _least(
+        lambda games: plan(game.times(games), costs, machine, channels).needs[what] is None
+    )
+    return None if too_many is None else too_many - 1
 
 
 def _shares(used: Usage, machine: Machine) -> dict[str, float]:

@@ -110,7 +110,7 @@ async def _received(
             running.push_async_callback(broker.stop)
             await broker.start(lambda *event: None)
             brokers.append(broker)
-        for game, home in enumerate(homes):
+        for game, home in enumerate(homes[:events]):  # in the others, nobody says anything
             for server in home:
                 await brokers[server].subscribe(f"game {game}")
         for event in range(events):

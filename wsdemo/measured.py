@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Literal
 
 __all__ = ["Arrivals", "Channels", "Received"]
@@ -35,6 +36,12 @@ class Received:
         """Of all events, how many a server received, on average: 1 is every one."""
         return sum(self.by_server) / self.servers / self.events
 
+    def __str__(self) -> str:
+        channels = "one channel for all" if self.channels == "all" else "a channel for each"
+        nodes = f"; published on each node of Redis: {self.by_node}" if self.by_node else ""
+        games = "1 game" if self.games == 1 else f"{self.games} games"
+        return f"{games}, {channels}: {self.by_server}{nodes}"
+
 
 @dataclass(frozen=True)
 class Arrivals:
@@ -45,29 +52,45 @@ class Arrivals:
     came: list[float] = field(default_factory=list)
     """Attempts that were let in."""
     refused: list[float] = field(default_factory=list)
-    """Attempts that were not."""
+    """Attempts for which there was no server."""
+    gave_up: list[float] = field(default_factory=list)
+    """Attempts that took too long for the client."""
     marks: list[tuple[float, str]] = field(default_factory=list)
     """What else happened, and when."""
 
-    def counts(self, refused: bool = False, width: float = 0.1) -> list[int]:
-        """How many were let in, or refused, in each so many seconds, up to the last of either."""
-        last = max([0.0, *self.came, *self.refused])
-        counts = [0] * (int(last / width) + 1)
-        for moment in self.refused if refused else self.came:
+    @property
+    def attempts(self) -> list[float]:
+        """All of them, to connect."""
+        return [*self.came, *self.refused, *self.gave_up]
+
+    @property
+    def seconds(self) -> float:
+        """How long it took, to the last mark: then all are in."""
+        return self.marks[-1][0] if self.marks else 0.0
+
+    def counts(self, moments: Sequence[float], width: float = 0.1) -> list[int]:
+        """How many of these attempts were in each so many seconds, up to the last of all."""
+        counts = [0] * (int(max([0.0, *self.attempts]) / width) + 1)
+        for moment in moments:
             counts[max(0, int(moment / width))] += 1
         return counts
 
-    @property
-    def attempts(self) -> int:
-        """To connect, all together."""
-        return len(self.came) + len(self.refused)
-
     def most(self, width: float = 0.1) -> int:
         """Attempts in the busiest so many seconds."""
-        return max(map(sum, zip(self.counts(False, width), self.counts(True, width), strict=True)))
+        return max(self.counts(self.attempts, width))
+
+    def moves(self) -> list[int]:
+        """How many were let in from each mark to the next."""
+        marks = [moment for moment, _ in self.marks]
+        return [
+            sum(begin <= moment < end for moment in self.came) for begin, end in pairwise(marks)
+        ]
 
     def __str__(self) -> str:
+        tried = len(self.attempts)
+        in_vain = f", {len(self.gave_up)} gave up" if self.gave_up else ""
         return (
-            f"{self.title}: {self.clients} clients tried {self.attempts} times, "
-            f"at most {self.most()} times in 100 ms"
+            f"{self.title}: {self.clients} clients tried {tried} times "
+            f"({tried / self.clients:.1f} each), at most {self.most()} times in 100 ms{in_vain}; "
+            f"all were in after {self.seconds:.1f} s"
         )
