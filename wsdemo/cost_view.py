@@ -6,9 +6,8 @@ from typing import Any
 
 from ipywidgets import IntProgress
 from matplotlib.axes import Axes
-from matplotlib.ticker import MaxNLocator
 
-from wsdemo.cost import Cost
+from wsdemo.cost import Busy, Cost
 from wsdemo.picture import COLOURS, INK, QUIET, Picture
 
 __all__ = ["ProgressBar", "cost_picture", "wall_picture"]
@@ -36,17 +35,48 @@ class ProgressBar:
         return {**bundle, "text/plain": repr(self)}
 
     def __repr__(self) -> str:
-        return f"{self._words}: {self._bar.value} %"
+        # The same at any time: it stays as it was when the bar was shown, which is at the start.
+        return f"{self._words}: a bar shows how far it is, while this runs"
 
 
 def cost_picture(cost: Cost) -> Picture:
-    """Memory against connections; and how busy a core is against deliveries a second."""
-    picture = Picture(11, 4.6)
-    left, right = picture.subplots(1, 2)
+    """Memory against connections; and at even rates, how busy a core is and how long events take.
+
+    The last of the rates is to be beyond the wall.
+    """
+    picture = Picture(13, 4.8)
+    left, middle, right = picture.subplots(1, 3)
     _memory(left, cost)
-    _core(right, cost)
-    picture.words = f"What one server costs\n{cost}"
+    _core(middle, cost)
+    _waits(right, cost)
+    picture.words = "\n".join(["What one server costs", f"{cost}", *_rows(cost)])
     return picture
+
+
+def _rows(cost: Cost) -> list[str]:
+    """At each rate: how busy the core was, what the costs say of that, and how long events took."""
+    row = "{:>8}  {:>12}  {:>14}  {:>14}  {:>11}".format
+    return [
+        row("of wall", "deliveries/s", "a core is busy", "computed", "events took"),
+        *(
+            row(
+                f"{_pace(cost, each):.0%}",
+                _rounded(each.deliveries),
+                f"{each.share:.0%}",
+                " to ".join(
+                    f"{speech.seconds(each.events, each.deliveries):.0%}"
+                    for speech in (cost.many, cost.one)
+                ),
+                f"{1e3 * each.last:.1f} ms",
+            )
+            for each in cost.busy
+        ),
+    ]
+
+
+def _pace(cost: Cost, busy: Busy) -> float:
+    """How much was said, as a share of what the server can do by its costs."""
+    return cost.seconds(busy.said, busy.said * busy.players)
 
 
 def wall_picture(cost: Cost, rate: float = 1.0) -> Picture:
@@ -70,6 +100,7 @@ def wall_picture(cost: Cost, rate: float = 1.0) -> Picture:
     ax.set_xlim(0, most)
     ax.set_ylim(0, 1.12 * MACHINES[-1])
     ax.set_yticks(MACHINES)
+    ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
     said = f"each says {_times(rate)} a second"
     _axes(ax, f"players in one game, {said}", "work, in cores like this one")
     _title(ax, f"Twice the machine: {walls[1] / walls[0]:.1f} times the players")
@@ -86,31 +117,42 @@ def _memory(ax: Axes, cost: Cost) -> None:
     line = [(cost.bytes_at_rest + cost.bytes_per_connection * end) / MIB for end in ends]
     ax.plot(ends, line, color=FITTED, linewidth=3, label="fitted")
     _measured(ax, counts, [each.memory / MIB for each in cost.filling])
-    _axes(ax, "connections", "memory, MiB")
+    _axes(ax, "connections", "memory of the process, MiB")
     _title(ax, f"{cost.bytes_per_connection / 1024:.1f} KiB for each connection")
 
 
 def _core(ax: Axes, cost: Cost) -> None:
     players = cost.busy[-1].players
-    wall = players / cost.seconds(1, players)
-    rates = [each.deliveries for each in cost.busy]
-    seen = min(wall, max(rates))
-    label = "computed from the cost"
-    ax.plot([0, seen], [0, 100 * seen / wall], color=FITTED, linewidth=3, label=label)
-    ax.plot([seen, wall], [100 * seen / wall, 100], color=FITTED, linewidth=3, linestyle=":")
-    shares = [100 * each.share for each in cost.busy]
-    _measured(ax, rates, shares)
+    dots = [(each.deliveries, 100 * each.share) for each in cost.busy if each.share > 0]
+    little, much = (players / speech.seconds(1, players) for speech in (cost.one, cost.many))
+    least, most = min([little, *(x for x, _ in dots)]) / 4, 4 * max([much, *(x for x, _ in dots)])
+    for wall, words in ((little, "little to do"), (much, "much to do")):
+        ax.plot([least, wall], [100 * least / wall, 100], color=FITTED, linewidth=3)
+        ax.text(wall, 112, words, fontsize=12, color=INK, ha="center", va="bottom")
+    _measured(ax, [x for x, _ in dots], [y for _, y in dots])
     ax.axhline(100, color=WALL, linewidth=2)
-    ax.plot(wall, 100, "o", color=WALL, markersize=10)
-    text = f"the wall: {_rounded(wall)}"
-    ax.text(wall, 104, text, fontsize=14, weight="bold", color=WALL, ha="right", va="bottom")
-    ax.set_xlim(0, 1.1 * max(wall, *rates))
-    ax.set_ylim(0, max(118, *shares))
-    ax.set_yticks(range(0, 101, 25))
+    ax.plot(much, 100, "o", color=WALL, markersize=10)
+    ax.set_xscale("log")
+    ax.set_yscale("log")
+    ax.set_xlim(least, most)
+    ax.set_ylim(0.7, max([180, *(1.2 * y for _, y in dots)]))
+    ax.set_yticks([1, 10, 100], ["1", "10", "100"])
     ax.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
-    ax.xaxis.set_major_locator(MaxNLocator(5))
-    _axes(ax, "deliveries a second", "of one core, %")
-    _title(ax, f"{1e6 * cost.seconds_per_delivery:.0f} µs of a core for each delivery")
+    ax.minorticks_off()
+    _axes(ax, f"deliveries a second, to {players} players", "of one core, %")
+    _title(ax, f"The wall: {_rounded(much)} a second")
+
+
+def _waits(ax: Axes, cost: Cost) -> None:
+    waits = [1e3 * each.last for each in cost.busy]
+    paces = [_pace(cost, each) for each in cost.busy]
+    colours = [MEASURED if pace < 1 else WALL for pace in paces]
+    bars = ax.bar(range(len(waits)), waits, color=colours, width=0.7)
+    ax.bar_label(bars, [f"{wait:,.0f}" for wait in waits], fontsize=12, color=INK, padding=3)
+    ax.set_xticks(range(len(paces)), [f"{100 * pace:.0f}" for pace in paces])
+    ax.margins(y=0.12)
+    _axes(ax, "said, in % of what the wall is", "until all have heard it, ms")
+    _title(ax, f"Beyond the wall: {_rounded(waits[-1])} ms")
 
 
 def _measured(ax: Axes, x: list[float], y: list[float]) -> None:

@@ -10,6 +10,7 @@ the network, which is not there.
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -28,12 +29,18 @@ __all__ = ["Meter", "server_cost"]
 FEWEST, MOST = 50, 5000  # connections
 STEPS = 10  # in which they are made
 AT_ONCE = 50  # connections that are being made; 100 can wait to be accepted
-SHARES = (0.0, 0.1, 0.2, 0.3, 0.4)  # of the connections in each game, but one in the first
-WORK = 2500  # that a game is measured by, in deliveries
-TRIES = 3  # of which the cheapest counts: what else runs here makes work dearer, not cheaper
-EVENT_IS_LIKE = 15  # deliveries, in work, whoever hears it: so all games weigh about the same
-PACES = (0.15, 0.3, 0.45, 0.6)  # of a core, each held for SECONDS_AT_A_PACE
+SHARES = (0.1, 0.2, 0.3, 0.4)  # of the connections in each game; one of the first plays alone
+TRIES = 3  # of which the middle one counts: a machine is quicker at one moment than at another
+SPEAKERS = 200  # at most, while many speak
+# What a talk is measured by, in deliveries; and how many of them an event is like, whoever hears
+# it. So all games weigh about the same.
+ONE_SPEAKS, EVENT_OF_ONE = 1200, 25
+MANY_SPEAK, EVENT_OF_MANY = 120_000, 100
+PAUSE = 2.0  # times what the event took: what has just been done is cheaper to do again
+# Shares of what the server can do, by its costs with much to do; the last is more than it can.
+PACES = (0.02, 0.05, 0.1, 0.25, 0.5, 3.0)
 SECONDS_AT_A_PACE = 0.2
+IN_ONE_GO = 50  # events that are said before the clients look at what has come
 SPARE_FILES = 50
 SECONDS = 60.0  # that a measurement may take
 
@@ -69,7 +76,7 @@ async def server_cost(
 
 
 async def _measure(connections: int, progress: Callable[[float], None]) -> Cost:
-    ticks = _ticks(1 + STEPS + len(SHARES) + len(PACES), progress)
+    ticks = _ticks(1 + STEPS + TRIES * (1 + len(SHARES)) + len(PACES), progress)
     with _files_for(connections):
         arguments = ("--broker", "none", "--max-players", f"{MOST}")
         async with StandAloneServer("A", *arguments) as server:
@@ -82,27 +89,38 @@ async def _measure(connections: int, progress: Callable[[float], None]) -> Cost:
                     await crowd.grow(round(connections * step / STEPS))
                     filling.append(await _filled(meter, len(crowd.clients)))
                     next(ticks)
-                talks = []
-                for game in crowd.games():
-                    tries = [await _talk(meter, game) for _ in range(TRIES)]
-                    talks.append(min(tries, key=lambda talk: talk.seconds))
-                    next(ticks)
-                cost = cost_of(filling, talks)
+                await meter.learn_its_price()  # it may be another one with so many
+                games = crowd.games()
+                cost = cost_of(filling, await _talks(meter, games, ticks))
                 busy = []
                 for pace in PACES:
-                    busy.append(await _busy(meter, game, pace, cost))
+                    busy.append(await _busy(meter, games[-1], pace, cost))
                     next(ticks)
     return replace(cost, busy=tuple(busy))
 
 
+async def _talks(
+    meter: Meter, games: Sequence[Sequence[_Client]], ticks: Iterator[None]
+) -> list[Talk]:
+    """One player of each game speaks, then many of them, where there are more."""
+    tries: dict[tuple[int, int], list[Talk]] = {}
+    for _ in range(TRIES):
+        for game in games:
+            for speakers in [game[-1:], game[:SPEAKERS]][: len(game)]:
+                talk = await _talk(meter, game, speakers)
+                tries.setdefault((talk.players, talk.speakers), []).append(talk)
+            next(ticks)
+    return [sorted(each, key=lambda talk: talk.seconds)[TRIES // 2] for each in tries.values()]
+
+
 class _Client(asyncio.Protocol):
-    """A WebSocket client that knows no more than whether what it waits for has come."""
+    """A WebSocket client that knows no more than whether, and when, what it waits for has come."""
 
     def __init__(self, game: str, player: str) -> None:
         self._hello = HANDSHAKE + _frame(encode(Join(game, player)))
         self._transport: asyncio.Transport | None = None
-        self._wanted = b""
         self._tail = b""
+        self._is_over: Callable[[], bool] = lambda: False
         self._came: asyncio.Future[None] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -112,7 +130,7 @@ class _Client(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self._came:
             self._tail += data
-            if self._wanted in self._tail:
+            if self._is_over():
                 self._end_wait()
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -122,10 +140,30 @@ class _Client(asyncio.Protocol):
         """Return once the server has taken it into the game."""
         await self._say(self._hello, until=b'"welcome"')
 
-    async def speak(self, number: int) -> None:
+    async def speak(self, event: str) -> None:
         """Say an event, and return once it has come back."""
-        frame = _frame(encode(Send(f"{number}", "jump")))
-        await self._say(frame, until=b'"event","id":"%d"' % number)
+        await self._say(_event(event), until=b'"event","id":"%b"' % event.encode())
+
+    def say(self, event: str) -> None:
+        """Say an event, and do not wait for it."""
+        assert self._transport
+        self._transport.write(_event(event))
+
+    def hear(self, run: str, count: int) -> tuple[dict[int, float], asyncio.Future[None]]:
+        """When each event of a run came, by its number; and what is done once there are so many."""
+        clock = asyncio.get_running_loop().time
+        pattern = re.compile(rb'"event","id":"%b-(\d+)"' % re.escape(run.encode()))
+        times: dict[int, float] = {}
+
+        def note() -> bool:
+            end, now = 0, clock()
+            for event in pattern.finditer(self._tail):
+                times[int(event[1])] = now
+                end = event.end()
+            self._tail = self._tail[end:]
+            return len(times) == count
+
+        return times, self._wait(note)
 
     def hang_up(self) -> None:
         """Be gone, without a goodbye."""
@@ -134,10 +172,14 @@ class _Client(asyncio.Protocol):
 
     async def _say(self, data: bytes, until: bytes) -> None:
         assert self._transport
-        self._wanted, self._tail = until, b""
-        self._came = asyncio.get_running_loop().create_future()
+        came = self._wait(lambda: until in self._tail)
         self._transport.write(data)
-        await self._came
+        await came
+
+    def _wait(self, is_over: Callable[[], bool]) -> asyncio.Future[None]:
+        self._tail, self._is_over = b"", is_over
+        self._came = asyncio.get_running_loop().create_future()
+        return self._came
 
     def _end_wait(self, error: Exception | None = None) -> None:
         came, self._came = self._came, None
@@ -222,44 +264,86 @@ async def _filled(meter: Meter, connections: int) -> Filled:
     )
 
 
-async def _talk(meter: Meter, game: Sequence[_Client]) -> Talk:
-    """Let the first player of a game speak."""
-    events = max(1, round(WORK / (len(game) + EVENT_IS_LIKE)))
+async def _talk(meter: Meter, game: Sequence[_Client], speakers: Sequence[_Client]) -> Talk:
+    """Let one player of a game speak now and then, or many of them without a pause."""
+    players, pause = len(game), 0.0
+    events = MANY_SPEAK / (players + EVENT_OF_MANY)
+    if len(speakers) == 1:
+        events, pause = ONE_SPEAKS / (players + EVENT_OF_ONE), PAUSE
+    times = max(1, round(events / len(speakers)))
     before = await meter.read()
-    for number in range(events):
-        await game[0].speak(number)
+    await asyncio.gather(*(_speak(client, times, pause) for client in speakers))
     after = await meter.read()
 
     def more(name: str) -> float:
         return after[name] - before[name]
 
     return Talk(
-        players=len(game),
+        players=players,
+        speakers=len(speakers),
         events=round(more("wsdemo_events_received_total")),
         deliveries=round(more("wsdemo_deliveries_total")),
         seconds=more("process_cpu_seconds_total"),
     )
 
 
-async def _busy(meter: Meter, game: Sequence[_Client], pace: float, cost: Cost) -> Busy:
-    """Let the first player speak as often as should keep the server busy for this share of time."""
+async def _speak(client: _Client, times: int, pause: float) -> None:
+    """Say something so many times, each once the one before was heard, and a pause later."""
     clock = asyncio.get_running_loop().time
-    every = cost.seconds(1, len(game)) / pace
-    events = max(2, round(SECONDS_AT_A_PACE / every))
+    for number in range(times):
+        began = clock()
+        await client.speak(f"{number}")
+        await asyncio.sleep(pause * (clock() - began))
+
+
+async def _busy(meter: Meter, game: Sequence[_Client], pace: float, cost: Cost) -> Busy:
+    """Let the players speak at this share of what the server can do, whether it can or not."""
+    clock = asyncio.get_running_loop().time
+    rate = pace / cost.seconds(1, len(game))
+    count, run = max(2, round(SECONDS_AT_A_PACE * rate)), f"at {pace:g}"
+    # The last one to whom an event is written.
+    heard, all_heard = game[-1].hear(run, count)
     before, began = await meter.read(), clock()
-    for number in range(events):
-        await game[0].speak(number)
-        await asyncio.sleep(began + (number + 1) * every - clock())
+    try:
+        said = await _say_in_turn(game, run, count, rate)
+        took_to_say = clock() - began
+        await all_heard
+    finally:
+        all_heard.cancel()
     took, after = clock() - began, await meter.read()
     used = after["process_cpu_seconds_total"] - before["process_cpu_seconds_total"]
-    return Busy(players=len(game), events=events / took, share=used / took)
+    return Busy(
+        players=len(game),
+        said=count / took_to_say,
+        events=count / took,
+        share=used / took,
+        waits=tuple(heard[number] - said[number] for number in range(count)),
+    )
+
+
+async def _say_in_turn(game: Sequence[_Client], run: str, count: int, rate: float) -> list[float]:
+    """Let the players say so many events, at so many a second, one player after the other: when."""
+    clock = asyncio.get_running_loop().time
+    began, said = clock(), list[float]()
+    while len(said) < count:
+        due = min(count, len(said) + IN_ONE_GO, 1 + int((clock() - began) * rate))
+        for number in range(len(said), due):
+            said.append(clock())
+            game[number % len(game)].say(f"{run}-{number}")
+        await asyncio.sleep(max(0.0, began + due / rate - clock()))
+    return said
 
 
 def _games(connections: int) -> list[str]:
     """Which game each player is in: the first alone in one, the others as SHARES says."""
-    sizes = [1, *(round(share * connections) for share in SHARES[1:-1])]
+    sizes = [round(share * connections) for share in SHARES[:-1]]
     sizes.append(connections - sum(sizes))
+    sizes[:1] = [1, sizes[0] - 1]
     return [f"{game}" for game, size in enumerate(sizes) for _ in range(size)]
+
+
+def _event(event: str) -> bytes:
+    return _frame(encode(Send(event, "jump")))
 
 
 def _frame(payload: bytes) -> bytes:

@@ -26,7 +26,8 @@ LOOK = 0.05  # seconds between two looks at the memory
 BODY = 16_000  # bytes of the events that fill the buffers of those who do not read
 RATE = 40.0  # of them a second: fast enough that no keep-alive is quicker than the limit
 BYTES = 5 * 2**20  # of them, for each who does not read: more than system and server keep for it
-SLACK = 1.5  # the limit is looked at now and then, and a buffer that grows takes some in advance
+SLACK = 1.25  # the limits are looked at now and then
+GROWTH = 2.0  # a buffer that grows takes memory in advance
 GAME = 100  # players in each game
 OTHER_FILES = 200
 SMALL = 4096  # bytes of the receive buffer of one who does not read
@@ -126,9 +127,10 @@ class Held:
 
     @property
     def bound(self) -> int:
-        """Bytes that the server may take at most, if its limit for who does not read is kept."""
-        each = SLACK * Limits().max_waiting
-        return self.idle + int(self.stalled * each)
+        """Bytes that the server may take at most, if its limits for who does not read are kept."""
+        limits = Limits()
+        waiting = min(self.stalled * limits.max_waiting, limits.max_waiting_in_all)
+        return self.idle + int(GROWTH * SLACK * waiting)
 
     def __str__(self) -> str:
         mib = [f"{each / 2**20:,.0f}" for each in (self.idle, self.peak, self.end)]

@@ -221,8 +221,8 @@ def _held(held: Held) -> str:
     lost = held.step.missing == 0 and held.step.repeated == 0
     within = held.peak <= held.bound
     return (
-        f"{held}. Memory stays within the {held.bound / 2**20:,.0f} MiB that the limit for those "
-        f"who do not read allows: {'yes' if within else 'no'}. The others lose nothing: "
+        f"{held}. Memory stays within the {held.bound / 2**20:,.0f} MiB that the limits for those "
+        f"who do not read allow: {'yes' if within else 'no'}. The others lose nothing: "
         f"{'yes' if lost else 'no'}."
     )
 
