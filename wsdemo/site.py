@@ -184,9 +184,13 @@ def _inner(markdown: str) -> str:
 
 
 def _inner_page(text: str) -> str:
-    """Headings without a sign to link to them by; links to other notebooks go to their pages."""
+    """Links to other notebooks go to their pages; those to what is no page are words, no more.
+
+    And headings are without a sign to link to them by.
+    """
     text = re.sub(r'<a class="anchor-link".*?</a>', "", text)
-    return re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', text)
+    text = re.sub(r'href="(\w+)\.ipynb"', r'href="\1.html"', text)
+    return re.sub(r'<a href="(?!https?:|#|\w+\.html)[^"]*">(.*?)</a>', r"\1", text)
 
 
 def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:

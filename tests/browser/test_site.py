@@ -24,7 +24,7 @@ BROKEN = "<img src=x onerror=window.broken=1>"
 FIRST = [
     v4.new_markdown_cell(  # type: ignore[no-untyped-call]
         "# 00 First\n\n- **You will learn** why `A` cannot write to B.\n\n"
-        "Go on with [the second](01_second.ipynb).\n\n"
+        "Go on with [the second](01_second.ipynb), or see the [README](../README.md).\n\n"
         "<details><summary>Hint</summary>\n\n```python\nx = 1\n```\n\n</details>\n\n## Watch"
     ),
     v4.new_code_cell(  # type: ignore[no-untyped-call]
@@ -100,6 +100,8 @@ async def test_one_gets_from_page_to_page(site: Path, offline: Page) -> None:
     await offline.goto((site / "index.html").as_uri())
     await expect(offline.locator(".lessons")).to_contain_text("why A cannot write to B")
     await offline.locator(".lessons").get_by_role("link", name="00 First").click()
+    await expect(offline.get_by_text("README")).to_be_visible()
+    await expect(offline.get_by_role("link", name="README")).to_have_count(0)  # it is not there
     await offline.get_by_role("link", name="the second").click()
     await expect(offline.get_by_role("heading", level=1)).to_have_text("01 Second")
     await offline.get_by_role("link", name="← 00 First").click()

@@ -225,7 +225,11 @@ class Stage {
     const { part: { value: part }, body } = this.controls;
     const id = (this.actions += 1);
     this.busy = { id, words: `Waiting for ${nameOf(part)}: ${control.textContent}.` };
-    this.send({ type: "act", id, part, action, ...(choice && { choice }), ...(action === "send" && { body: body.value }) });
+    try {
+      this.send({ type: "act", id, part, action, ...(choice && { choice }), ...(action === "send" && { body: body.value }) });
+    } catch {
+      return this._losePatience(); // the kernel was restarted
+    }
     if (action === "send") body.value = "";
     this._complain("");
     this.patience = setTimeout(() => this._losePatience(), PATIENCE_MS);
@@ -348,6 +352,7 @@ class Stage {
     } else if (now >= this.resting) {
       const { begin, end } = alignment.beats[alignment.beatAt(this.T + JUST_AFTER)];
       this.T = Math.min(Math.max(this.T, begin) + hops, end);
+      if (end - this.T < JUST_AFTER) this.T = end; // or the next beat would have begun
       if (this.T === end) this.resting = now + READ_MS;
     }
     if (this.T < Math.min(length, this.until)) return;
