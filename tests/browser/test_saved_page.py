@@ -1119,6 +1119,53 @@ ACT = """async ([runs]) => {
 }"""
 
 
+async def test_a_kernel_that_cannot_even_be_written_to_is_said_on_the_stage(page: Page) -> None:
+    """As after its restart: the page's own send raises, and what was written is still there."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    await bring_module(page)
+    found = await page.evaluate(
+        """([runs]) => {
+          const acts = {"player P1": [{action: "send", label: "Send"}]};
+          const send = () => { throw new Error("Cannot send"); };
+          const view = mount(a, {runs, live: true, acts}, send);
+          view.controls.body.value = "jump";
+          view._drawControls();
+          view.controls.buttons.querySelector("button").click();
+          const said = [view.problem.textContent, view.controls.body.value, view.busy];
+          view.destroy();
+          return said;
+        }""",
+        [stage.runs],
+    )
+    stage.close()
+    assert found == [
+        "The kernel has not answered yet: it is busy with a cell, or gone.",
+        "jump",
+        None,
+    ]
+
+
+async def test_a_beat_that_is_played_ends_in_itself(page: Page) -> None:
+    """However little is left of it when a frame comes: the caption is still its own."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    await bring_module(page)
+    found = await page.evaluate(
+        """([runs]) => {
+          const view = mount(a, {runs});
+          const { begin, end } = view.alignment.beats[1];
+          view.play(end);
+          view.T = begin;
+          view._advance(end - begin - 1e-9, 1);
+          const said = [view.T === end, view.moving, view.alignment.beatAt(view.T)];
+          view.destroy();
+          return said;
+        }""",
+        [stage.runs],
+    )
+    stage.close()
+    assert found == [True, False, 1]
+
+
 async def test_an_action_that_fails_or_cannot_act_says_so_on_the_stage(page: Page) -> None:
     """In words that are seen; and a kernel that is gone does not hold up the controls."""
     stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
