@@ -29,17 +29,17 @@ __all__ = ["Meter", "server_cost"]
 FEWEST, MOST = 50, 5000  # connections
 STEPS = 10  # in which they are made
 AT_ONCE = 50  # connections that are being made; 100 can wait to be accepted
-SHARES = (0.1, 0.2, 0.3, 0.4)  # of the connections in each game; one of the first plays alone
+SHARES = (0.05, 0.1, 0.15, 0.7)  # of the connections in each game; one of the first plays alone
 TRIES = 3  # of which the middle one counts: a machine is quicker at one moment than at another
-SPEAKERS = 200  # at most, while many speak
+SPEAKERS = 400  # at most, while many speak
 # What a talk is measured by, in deliveries; and how many of them an event is like, whoever hears
 # it. So all games weigh about the same.
-ONE_SPEAKS, EVENT_OF_ONE = 1200, 25
-MANY_SPEAK, EVENT_OF_MANY = 120_000, 100
+ONE_SPEAKS, EVENT_OF_ONE = 900, 25
+MANY_SPEAK, EVENT_OF_MANY = 150_000, 100
 PAUSE = 2.0  # times what the event took: what has just been done is cheaper to do again
 # Shares of what the server can do, by its costs with much to do; the last is more than it can.
-PACES = (0.02, 0.05, 0.1, 0.25, 0.5, 3.0)
-SECONDS_AT_A_PACE = 0.2
+PACES = (0.02, 0.05, 0.1, 0.25, 0.5, 4.0)
+SECONDS_AT_A_PACE = 0.15
 IN_ONE_GO = 50  # events that are said before the clients look at what has come
 SPARE_FILES = 50
 SECONDS = 60.0  # that a measurement may take
@@ -270,7 +270,7 @@ async def _talk(meter: Meter, game: Sequence[_Client], speakers: Sequence[_Clien
     events = MANY_SPEAK / (players + EVENT_OF_MANY)
     if len(speakers) == 1:
         events, pause = ONE_SPEAKS / (players + EVENT_OF_ONE), PAUSE
-    times = max(1, round(events / len(speakers)))
+    times = max(2, round(events / len(speakers)))
     before = await meter.read()
     await asyncio.gather(*(_speak(client, times, pause) for client in speakers))
     after = await meter.read()
