@@ -1145,6 +1145,31 @@ async def test_a_kernel_that_cannot_even_be_written_to_is_said_on_the_stage(page
     ]
 
 
+async def test_a_new_run_is_followed_though_the_last_one_was_looked_back_at(
+    page: Page, tmp_path: Path
+) -> None:
+    """Also if it begins while the view is still on its way from there to what is now."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    (tmp_path / "blank.html").touch()
+    await page.goto((tmp_path / "blank.html").as_uri())  # where something can be kept
+    await bring_module(page)
+    found = await page.evaluate(
+        """([runs]) => {
+          const view = mount(a, {runs, live: true, key: "anew"});
+          view.pause();
+          view.seek(0);
+          view.follow();
+          view.replace({runs, live: true, key: "anew"});
+          const said = [view.following, view.T === view.alignment.length];
+          view.destroy();
+          return said;
+        }""",
+        [stage.runs],
+    )
+    stage.close()
+    assert found == [True, True]
+
+
 async def test_a_beat_that_is_played_ends_in_itself(page: Page) -> None:
     """However little is left of it when a frame comes: the caption is still its own."""
     stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))

@@ -77,6 +77,8 @@ class Stage {
   T = 0;
   moving = false;
   following = false;
+  /** Until it shows anything. */
+  isNew = true;
   live = false;
   visible = true;
   full = false;
@@ -148,7 +150,9 @@ class Stage {
     this.transport.forget();
     this.presenter.plan(minutes);
     this._plan();
-    const kept = this._kept("");
+    // Another run has begun if it is not for the first time, and what was seen of the last is past.
+    const kept = this.isNew ? this._kept("") : "";
+    this.isNew = false;
     const place = kept ? Number(kept) : kept === null ? this._placeOf(look) : null;
     if (place !== null) this.following = false;
     this.seek(place ?? (live ? Infinity : 0));
