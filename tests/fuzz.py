@@ -515,8 +515,8 @@ class Honest:
                 self.answered.clear()
                 await self.client.say("send", id=f"{self.said}", body="x" * 200)
                 await self.answered.wait()
-            self.delays.append(time.monotonic() - began)
-            await asyncio.sleep(PACE)
+                await asyncio.sleep(PACE)  # a server that has said no has much to do
+            self.delays.append(time.monotonic() - began - PACE)
 
     async def listen(self) -> None:
         """Raises `AssertionError` for what is not the next event of an honest player."""
