@@ -19,6 +19,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import (
+    PATIENCE,
     BrokerThatIsAsked,
     Client,
     dial,
@@ -613,6 +614,22 @@ async def test_who_gives_up_while_the_server_subscribes_does_not_join() -> None:
         broker.answer.set()
         await eventually(lambda: not server.calls)
         assert (server.players("g"), trace.select("join", "disconnect")) == ([], [])
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system allows 128")
+@pytest.mark.parametrize("part", ["server", "balancer"])
+async def test_many_may_call_in_the_same_moment(part: str) -> None:
+    """Each of 400 is connected before the server gets to the first of them; none is dropped."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(game_server())
+        port = server.port
+        if part == "balancer":
+            balancer = await stack.enter_async_context(Balancer(round_robin()))
+            port = balancer.port
+        callers = [stack.enter_context(socket.socket()) for _ in range(400)]
+        for caller in callers:
+            caller.settimeout(PATIENCE)  # this blocks the server too
+            caller.connect(("127.0.0.1", port))
 
 
 async def test_an_event_is_made_into_a_frame_once_for_all_its_players(server: GameServer) -> None:

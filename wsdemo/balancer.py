@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from wsdemo.changes import Changes
 from wsdemo.lifetime import Lifetime
-from wsdemo.ports import bound_socket
+from wsdemo.ports import BACKLOG, bound_socket
 from wsdemo.trace import Kind, Trace
 
 __all__ = ["POLICIES", "Balancer", "Policy", "Target", "least_connections", "round_robin", "sticky"]
@@ -157,7 +157,9 @@ class Balancer(Lifetime):
     async def start(self) -> None:
         """Listen. Raises `OSError` if the port is taken."""
         listener = self._listener or bound_socket(self._host, self._port)
-        self._server = await asyncio.start_server(self._accept, sock=listener, limit=MAX_HEAD)
+        self._server = await asyncio.start_server(
+            self._accept, sock=listener, limit=MAX_HEAD, backlog=BACKLOG
+        )
         self._port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

@@ -6,7 +6,14 @@ import os
 import socket
 from ipaddress import ip_address
 
-__all__ = ["address", "bound_socket", "is_loopback"]
+__all__ = ["BACKLOG", "address", "bound_socket", "is_loopback"]
+
+BACKLOG = 1024
+"""TCP connections that may wait to be accepted.
+
+A system drops one more, whose client tries again after 1, 3 and 7 seconds. Of a herd that comes
+back at once, asyncio's 100 leave many to that.
+"""
 
 
 def bound_socket(host: str, port: int) -> socket.socket:

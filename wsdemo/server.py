@@ -30,7 +30,7 @@ from wsdemo.connection import Connection, broadcast
 from wsdemo.lifetime import Lifetime, end
 from wsdemo.limits import Allowance, Limits
 from wsdemo.metrics import Counts, exposition
-from wsdemo.ports import address, bound_socket, is_loopback
+from wsdemo.ports import BACKLOG, address, bound_socket, is_loopback
 from wsdemo.protocol import (
     Ack,
     BadMessage,
@@ -206,6 +206,7 @@ class GameServer(Lifetime):
                 create_connection=partial(  # type: ignore[arg-type]  # any factory will do
                     Connection, self._gate, self._sockets, self._limits, self.counts.reach
                 ),
+                backlog=BACKLOG,
                 compression=None,  # small frames gain nothing from it, and it costs 50 KiB each
                 max_size=self._limits.max_message,
                 open_timeout=self._limits.seconds_to_join,
