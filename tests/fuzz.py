@@ -44,6 +44,7 @@ HONEST = ("H1", "H2", "H3")
 PACE = 0.05  # seconds between two events of an honest player
 TRICKLE = 0.02  # seconds between two bytes of a slow client
 HUNG = 30.0  # seconds after which an attack should long have been ended by the server
+KEEP = 10.0  # seconds for which Redis keeps a game that nobody plays: attackers leave many
 QUIET = 15.0  # seconds in which a server lets go of what is left of the attackers
 SLACK = 2 * 2**20  # bytes by which a process may be larger for reasons of its memory's own
 FOR_A_FEW = Limits(
@@ -642,6 +643,8 @@ class Report:
             refused = sum(n for end, n in ends.items() if kind.is_refused(end))
             if refused > max(5, ends.total() / 5):
                 yield f"{name}: {refused} of {ends.total()} were not looked at"
+        if self.said_again > max(5, len(self.delays) / 100):
+            yield f"the honest were refused {self.said_again} times, of {len(self.delays)} events"
         _, first, *_, last = self.sizes
         if not last.holds(first):
             yield f"the server has kept something: {first} before, {last} after"
@@ -757,7 +760,7 @@ async def attacked(broker: str, limits: Limits) -> AsyncIterator[StandAloneServe
         arguments = ["--broker", broker]
         if broker != "none":
             redis = await stack.enter_async_context(EmbeddedRedis())
-            arguments += ["--redis", redis.url]
+            arguments += ["--redis", redis.url, "--seconds-to-keep", str(KEEP)]
         for limit in fields(limits):
             option = f"--{limit.name.replace('_', '-')}"
             arguments += [option, str(getattr(limits, limit.name))]

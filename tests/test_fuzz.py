@@ -40,6 +40,15 @@ def test_what_a_server_keeps_is_seen() -> None:
     assert words.startswith("the server grows")
 
 
+def test_a_broker_that_refuses_the_honest_is_seen() -> None:
+    """A Redis that is full of what attackers left behind, say; once or twice it may be busy."""
+    size = Size(memory=2**26, files=11, sockets=5, tasks=8, clients=3)
+    report = Report(sizes=[size] * 3, delays=[0.01] * 1000, said_again=10)
+    assert not list(report.violations())
+    report.said_again += 1
+    assert list(report.violations()) == ["the honest were refused 11 times, of 1000 events"]
+
+
 def test_an_end_that_is_none_is_seen() -> None:
     """A connection that was to be told why it ends, and mostly was not."""
     size = Size(memory=2**26, files=11, sockets=5, tasks=8, clients=3)

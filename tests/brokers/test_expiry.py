@@ -12,10 +12,10 @@ from redis.asyncio import Redis
 
 from tests.brokers.keeping import publish
 from tests.conftest import PATIENCE, within
-from wsdemo.brokers import QueueBroker, StreamBroker, keeping, new_broker
+from wsdemo.brokers import BrokerDown, QueueBroker, StreamBroker, keeping, new_broker
 from wsdemo.brokers.keeping import SECONDS_TO_KEEP
 from wsdemo.protocol import Position
-from wsdemo.redis_backend import FakeRedis, RedisBackend
+from wsdemo.redis_backend import EmbeddedRedis, FakeRedis, RedisBackend
 
 Keeping = QueueBroker | StreamBroker
 Skips = list[tuple[Position, str]]
@@ -276,3 +276,27 @@ async def _is_gone(client: Redis, what: str = "*") -> None:
     async with asyncio.timeout(PATIENCE):
         while await client.keys(what):
             pass
+
+
+async def test_a_redis_that_is_full_refuses_and_forgets_nothing(
+    kind: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever says something is told why; once there is room, all goes on where it was."""
+    async with (
+        EmbeddedRedis() as redis,
+        redis.client() as client,
+        started(kind, redis, "A") as (broker, _, skips),
+    ):
+        await broker.resume("g", "P2", None)
+        before = await publish(broker, 1)
+        await client.config_set("maxmemory", 1)
+        with pytest.raises(BrokerDown) as refused:
+            await publish(broker, 2)
+        assert str(refused.value) == "Redis has no memory left for more"
+        await client.config_set("maxmemory", 0)
+        assert await publish(broker, 3) == Position(before.epoch, before.seq + 1)
+        joined = await broker.resume("g", "P2", Position(before.epoch, 0))
+        await within(broker.sync())
+        assert (joined.reason, skips) == ("", [])
+    [warning] = [record for record in caplog.records if record.name == "wsdemo.brokers"]
+    assert "maxmemory" in warning.getMessage()

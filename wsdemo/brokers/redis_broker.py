@@ -19,6 +19,7 @@ from redis.exceptions import (
     ClusterCrossSlotError,
     ClusterDownError,
     MovedError,
+    OutOfMemoryError,
     RedisError,
     ResponseError,
 )
@@ -292,6 +293,8 @@ class RedisBroker(Broker):
         except ClusterDownError as error:
             words = "no node of the Redis Cluster serves this game"
             raise self._down(words, error, RedisGone) from error
+        except OutOfMemoryError as error:
+            raise self._down("Redis has no memory left for more", error) from error
         except (ResponseError, AuthenticationError, AuthorizationError) as error:
             raise self._down("Redis has refused what it was asked", error) from error
         except (RedisError, OSError) as error:
