@@ -44,13 +44,14 @@ lab: .venv/lab.stamp $(SETTINGS)
 	exec $(BIN)/python -m jupyterlab --ServerApp.root_dir=. $$root $(LAB_FLAGS) \
 	  notebooks/00_start_here.ipynb
 
-# Voila runs the lesson in a kernel of its own, and shows its text and its stages.
+# Voila runs the lesson in a kernel of its own, and shows its text and its stages, with our template.
 present: .venv/lab.stamp
 	@lesson=`ls notebooks/$(LESSON)*.ipynb 2>/dev/null | head -n 1`; \
 	if [ -z "$$lesson" ]; then \
 	  echo "There is no lesson $(LESSON): say one of `ls notebooks | sed -n 's/_.*\.ipynb$$//p' | tr '\n' ' '`" >&2; exit 1; \
 	fi; \
-	exec $(BIN)/python -m voila --Voila.ip=127.0.0.1 --theme=light $(PRESENT_FLAGS) "$$lesson"
+	JUPYTER_PATH=wsdemo/static$${JUPYTER_PATH:+:$$JUPYTER_PATH} exec $(BIN)/python -m voila \
+	  --Voila.ip=127.0.0.1 --theme=light --template=projector $(PRESENT_FLAGS) "$$lesson"
 
 site: .venv/lab.stamp
 	$(BIN)/python -m wsdemo site

@@ -1,0 +1,61 @@
+"""`make present` in a browser, where a network swallows all that is asked of it."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from playwright.async_api import Page, Route, expect
+
+from tests.browser.conftest import ARTEFACTS, open_when_up
+from wsdemo.child import Child
+from wsdemo.redis_process import free_port
+
+PROJECT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    """Lesson 03 as it is presented."""
+    if not (make := shutil.which("make")):
+        pytest.skip("no make on PATH")
+    port = free_port()
+    flags = f"PRESENT_FLAGS=--no-browser --port={port} --Voila.port_retries=0"
+    command = subprocess.run(
+        [make, "--dry-run", "--old-file=.venv/lab.stamp", "present", "LESSON=03", flags],
+        cwd=PROJECT,
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    with (tmp_path / "log").open("wb") as log:
+        voila = Child(["sh", "-c", f"cd {PROJECT}\n{command}"], {"WSDEMO_REDIS": "fake"}, log)
+        try:
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            voila.terminate()
+            voila.wait()
+            voila.end()
+
+
+async def test_a_lesson_is_presented_without_its_code_and_without_a_network(
+    page: Page, url: str
+) -> None:
+    """Its live stage acts on the kernel; what is asked for elsewhere is never answered."""
+    asked: list[str] = []
+
+    async def swallow(route: Route) -> None:
+        asked.append(route.request.url)
+
+    await page.route(lambda called: not called.startswith(url), swallow)
+    await open_when_up(page, url)
+    stage = page.locator(".wsdemo-stage").first
+    await expect(stage.locator("[data-player='P1']").first).to_be_visible(timeout=60_000)
+    await expect(page.locator(".jp-CodeCell .jp-InputArea")).to_have_count(0)
+    await expect(page.get_by_role("heading", level=1)).to_contain_text("03")
+    ARTEFACTS.mkdir(exist_ok=True)
+    await page.screenshot(path=ARTEFACTS / "present_03.png")
+    assert asked == []
