@@ -93,9 +93,9 @@ class Pretended:
         self.callbacks.append(callback)
         return lambda: self.callbacks.remove(callback)
 
-    def beat(self, caption: str) -> None:
+    def beat(self, caption: str, notes: str = "") -> None:
         """Tell what follows under this caption."""
-        self.trace.append("step", "scenario", caption=caption)
+        self.trace.append("step", "scenario", caption=caption, notes=notes)
 
     async def settle(self) -> None:
         """Come to rest, or not."""
@@ -257,12 +257,19 @@ async def test_each_button_begins_a_beat_that_says_what_it_did(browser: Browser)
     ]:
         assert (await browser.ask(part=part, **act))["type"] == "failed"
     await asyncio.sleep(0)
-    assert [item["caption"] for item in browser.items if item["type"] == "beat"] == [
+    beats = [item for item in browser.items if item["type"] == "beat"]
+    assert [item["caption"] for item in beats] == [
         "P1 says “{name} jumps”",
         "P1 reconnects to B",
         "P1 reconnects",
         "Server A is killed",
         "A player joins",
+    ]
+    assert [item["notes"].partition("?")[0] for item in beats] == [
+        "Who hears it, and on which way",
+        *["The connection is new. Whom will P1 hear from now on"] * 2,
+        "Who was on A",
+        "The balancer has chosen its server. Does it hear what was said before",
     ]
 
 

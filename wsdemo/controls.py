@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import string
 from collections.abc import Awaitable, Callable, Iterable, Mapping
-from typing import Annotated, Protocol, runtime_checkable
+from typing import Annotated, NamedTuple, Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Meta
@@ -70,8 +70,8 @@ class LiveCluster(HasTrace, Protocol):
         The result ends that.
         """
 
-    def beat(self, caption: str) -> None:
-        """Tell what happens from now on under this caption."""
+    def beat(self, caption: str, notes: str = "") -> None:
+        """Tell what happens from now on under this caption, with notes for whoever presents it."""
 
     async def settle(self) -> None:
         """Return when nothing more can happen without a new action."""
@@ -220,65 +220,94 @@ async def carry_out(cluster: LiveCluster, act: Act, health: Mapping[str, str]) -
     kind, _, name = act.part.partition(" ")
     if (kind, act.action) not in _DEEDS:
         raise ValueError(f"the stage cannot do {act.action!r} to {act.part!r}")
-    caption, deed = _DEEDS[kind, act.action]
-    if caption and _is_offered(cluster, act, health):  # else the cluster says why not
+    deed = _DEEDS[kind, act.action]
+    if deed.caption and _is_offered(cluster, act, health):  # else the cluster says why not
         to = f" to {act.choice}" if act.choice else ""
         body = _body(act.body) if act.action == "send" else ""
-        cluster.beat(caption.format(name=name, to=to, body=body))
-    await deed(cluster, name, act)
+        cluster.beat(deed.caption.format(name=name, to=to, body=body), deed.notes.format(name=name))
+    await deed.do(cluster, name, act)
     text = _renewed(act.choice) if act.action == "change-broker" else ""
     if act.action != "freeze":  # what is frozen does not come to rest
         text = await _settled(cluster) or text
     return text
 
 
-_Deed = Callable[[LiveCluster, str, Act], Awaitable[object]]
+class _Deed(NamedTuple):
+    """What a button does, and the caption and the notes under which it is told."""
 
-# What is done, and the caption under which it is told; a new start has its own.
-_DEEDS: dict[tuple[str, str], tuple[str, _Deed]] = {
-    ("player", "send"): (
-        "{name} says “{body}”",
+    do: Callable[[LiveCluster, str, Act], Awaitable[object]]
+    caption: str = ""  # a new start has its own
+    notes: str = ""
+
+
+_DEEDS: dict[tuple[str, str], _Deed] = {
+    ("player", "send"): _Deed(
         lambda cluster, name, act: cluster.player(name).send(_body(act.body)),
+        "{name} says “{body}”",
+        "Who hears it, and on which way? Who misses it, and does {name} know?",
     ),
-    ("player", "disconnect"): (
-        "{name} disconnects",
+    ("player", "disconnect"): _Deed(
         lambda cluster, name, act: cluster.player(name).disconnect(),
+        "{name} disconnects",
+        "Let somebody say something now. Who keeps it for {name}?",
     ),
-    ("player", "reconnect"): (
-        "{name} reconnects{to}",
+    ("player", "reconnect"): _Deed(
         lambda cluster, name, act: cluster.player(name).reconnect(act.choice or None),
+        "{name} reconnects{to}",
+        "The connection is new. Whom will {name} hear from now on? Does it get what it missed?",
     ),
-    ("server", "kill"): (
-        "Server {name} is killed",
+    ("server", "kill"): _Deed(
         lambda cluster, name, act: cluster.kill_server(name),
+        "Server {name} is killed",
+        "Who was on {name}? How do they learn of it, and where do they come back?",
     ),
-    ("server", "restart"): (
-        "Server {name} is restarted",
+    ("server", "restart"): _Deed(
         lambda cluster, name, act: cluster.restart_server(name),
+        "Server {name} is restarted",
+        "It knows nothing of before. Does anybody come back to it by themselves?",
     ),
-    ("server", "freeze"): (
-        "Server {name} freezes",
+    ("server", "freeze"): _Deed(
         lambda cluster, name, act: cluster.freeze_server(name),
+        "Server {name} freezes",
+        "Its connections stand. How long until its players notice? Let somebody say something.",
     ),
-    ("server", "thaw"): (
-        "Server {name} thaws",
+    ("server", "thaw"): _Deed(
         lambda cluster, name, act: cluster.thaw_server(name),
+        "Server {name} thaws",
+        "What has waited goes on, in order. What did not wait for it?",
     ),
-    ("redis", "stop"): ("Redis stops", lambda cluster, name, act: cluster.stop_redis()),
-    ("redis", "start"): ("Redis starts", lambda cluster, name, act: cluster.start_redis()),
-    ("redis", "freeze"): ("Redis freezes", lambda cluster, name, act: cluster.freeze_redis()),
-    ("redis", "thaw"): ("Redis thaws", lambda cluster, name, act: cluster.thaw_redis()),
-    ("cluster", "add-player"): (
-        "A player joins",
+    ("redis", "stop"): _Deed(
+        lambda cluster, name, act: cluster.stop_redis(),
+        "Redis stops",
+        "All players are still connected. Let somebody say something: who is told that it failed?",
+    ),
+    ("redis", "start"): _Deed(
+        lambda cluster, name, act: cluster.start_redis(),
+        "Redis starts",
+        "The servers subscribe again. Is what was said meanwhile made good?",
+    ),
+    ("redis", "freeze"): _Deed(
+        lambda cluster, name, act: cluster.freeze_redis(),
+        "Redis freezes",
+        "Its connections stand, and it answers nothing. How is that told from a slow one?",
+    ),
+    ("redis", "thaw"): _Deed(
+        lambda cluster, name, act: cluster.thaw_redis(),
+        "Redis thaws",
+        "It does what has waited. Was a sender told meanwhile that it failed?",
+    ),
+    ("cluster", "add-player"): _Deed(
         lambda cluster, name, act: _add(cluster.join, (f"P{n}" for n in range(1, 1000)), cluster),
+        "A player joins",
+        "The balancer has chosen its server. Does it hear what was said before?",
     ),
-    ("cluster", "add-server"): (
-        "A server is added",
+    ("cluster", "add-server"): _Deed(
         lambda cluster, name, act: _add(cluster.add_server, string.ascii_uppercase, cluster),
+        "A server is added",
+        "It is empty. Who will come to it: those who are here, or those who come next?",
     ),
-    ("cluster", "change-broker"): (
-        "",
-        lambda cluster, name, act: cluster.change_broker(act.choice),
+    ("cluster", "change-broker"): _Deed(
+        lambda cluster, name, act: cluster.change_broker(act.choice)
     ),
 }
 

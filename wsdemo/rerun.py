@@ -123,7 +123,7 @@ class _Writer:
         if self._caption is None:
             self.lines += [f"{INDENT}{line}" for line in beat]
             return
-        arguments = ", ".join([_text(self._caption[0]), *_notes(self._caption[1])])
+        arguments = _arguments(*self._caption)
         if self._frozen or not beat:
             self.lines.append(f"{INDENT}cluster.beat({arguments})")
             self.lines += [f"{INDENT}{line}" for line in beat]
@@ -208,8 +208,12 @@ class _Writer:
         return self._players.get(name, f"cluster.player({_text(name)})")
 
 
-def _notes(notes: str) -> list[str]:
-    return [f"notes={_text(notes)}"] if notes else []
+def _arguments(caption: str, notes: str) -> str:
+    """Each on a line of its own, if there are two."""
+    if not notes:
+        return _text(caption)
+    lines = [_text(caption), f"notes={_text(notes)}"]
+    return "".join(f"\n{INDENT}{INDENT}{line}," for line in lines) + f"\n{INDENT}"
 
 
 def _text(text: object) -> str:

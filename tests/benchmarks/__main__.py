@@ -89,14 +89,21 @@ def repeat(
     asked: argparse.Namespace,
     before: Mapping[str, Turn],
 ) -> dict[str, Turn]:
-    """Every contender's turn. Those that wait for theirs have no clients, and next to no work."""
+    """Every contender's turn. Those that wait for theirs have next to no work.
+
+    Each has a Redis of its own: on the same one, those that use the same channel would hear, and
+    send on, each other's events.
+    """
     turns = {
         contender.name: Turn(contender.name, dict(before[contender.name].tops) if before else {})
         for contender in contenders
     }
     if "rates" in asked.part:
         with ExitStack() as stack:
-            servers = [stack.enter_context(Servers(each, redis)) for each in contenders]
+            servers = [
+                stack.enter_context(Servers(each, stack.enter_context(own_redis())))
+                for each in contenders
+            ]
             for clients in asked.clients:
                 climb(machine, servers, clients, asked, turns)
     if "memory" in asked.part:
