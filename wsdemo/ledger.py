@@ -464,7 +464,7 @@ class Ledgers(Mapping[str, Ledger]):
             row("events said", lambda book: len(book.events)),
             row("… kept", lambda book: book.stored if book.broker in KEEPERS else None),
             row(
-                "… acknowledged to who said it",
+                "… acknowledged, with confirm=True",
                 lambda book: book.acknowledged if book.broker in KEEPERS else None,
             ),
             row("heard", lambda book: book.heard),

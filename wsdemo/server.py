@@ -53,6 +53,7 @@ from wsdemo.protocol import (
     event_name,
     numbered,
 )
+from wsdemo.sparing_log import SparingLog
 from wsdemo.tokens import BadToken, check_secret, verify
 from wsdemo.trace import Kind, Trace
 
@@ -152,6 +153,7 @@ class GameServer(Lifetime):
         self._canary = canary or Canary()
         self._watching: asyncio.Task[None] | None = None
         self.counts = Counts()
+        self._log = SparingLog(_log)
         self._drains = False
         self.hears = True
         """Whether it is told of what is said on other servers, as far as it knows."""
@@ -299,7 +301,7 @@ class GameServer(Lifetime):
         try:
             event = decode_event(payload)
         except BadMessage as error:  # somebody else publishes on our channel
-            _log.warning("server %s drops what is not an event: %s", self.name, error)
+            self._log.warning("server %s drops what is not an event: %s", self.name, error)
             return
         frame = payload if seq is None else numbered(payload, seq)
         room = self._games.get(game) or _Game()

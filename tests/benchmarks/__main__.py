@@ -184,7 +184,11 @@ def main() -> int:
     if missing:
         names = ", ".join(missing)
         parser.error(f"not installed: {names}. `make bench` does, in an environment of its own")
-    say("This takes a minute" if asked.quick else "With every part this takes about half an hour")
+    say(
+        "This takes a minute"
+        if asked.quick
+        else "With every part this takes about a quarter of an hour"
+    )
     try:
         results = measure(contenders, asked)
     except (Lost, RuntimeError) as error:

@@ -61,7 +61,11 @@ class Controls:
 
 
 async def test_every_control_of_a_live_stage(page: Page, lab: Lab) -> None:
-    """Players, servers, Redis and the cluster do what the buttons say, while a cell awaits."""
+    """Players, servers, Redis and the cluster do what the buttons say, while a cell awaits.
+
+    In stills, which take no time: lesson 04 is tested with its movement.
+    """
+    await page.emulate_media(reduced_motion="reduce")
     stage = await run_all(page, lab, write_notebook(lab), stages=1)
     await expect(page.get_by_text("[*]:", exact=True)).to_have_count(1, timeout=60_000)
     await stage.scroll_into_view_if_needed()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import math
 import random
 from abc import abstractmethod
 from collections import defaultdict
@@ -29,6 +28,7 @@ from wsdemo.brokers.link import FIRST_PAUSE, LONGEST_PAUSE, Link, RedisGone
 from wsdemo.brokers.sharded import ShardedLink
 from wsdemo.lifetime import end
 from wsdemo.redis_shards import Address, ShardedRedis
+from wsdemo.sparing_log import SparingLog
 from wsdemo.trace import Kind, Trace
 
 __all__ = ["HISTORY", "RedisBroker", "RedisGone", "numbered_entries"]
@@ -39,7 +39,6 @@ ANSWER_TIMEOUT = 2.0  # seconds that Redis may take to answer; a frozen one neve
 READS = 16  # at a time; each takes a connection, of which a client has so many
 HISTORY = 1000  # events that a broker keeps, if it keeps any
 BYTES_WAITING = 4 * 2**20  # of events, at most, for a server that stands still
-SILENCE = 10.0  # seconds from one line in the log to the next about the same trouble
 
 _T = TypeVar("_T")
 
@@ -91,7 +90,7 @@ class RedisBroker(Broker):
         )
         self._waiting = 0  # bytes of events that came while the gate was shut
         self._runs = False
-        self._logged: dict[str, float] = {}  # when, by what is said to players
+        self._log = SparingLog(_log)
 
     async def start(self, relay: Relay, skip: Skip = lambda *gap: None) -> None:
         """Reach Redis, and listen."""
@@ -304,10 +303,8 @@ class RedisBroker(Broker):
         self, words: str, error: Exception, kind: type[BrokerDown] = BrokerDown
     ) -> BrokerDown:
         """The error for players; the log has the reason, though not for each of them."""
-        now = asyncio.get_running_loop().time()
-        if now - self._logged.get(words, -math.inf) > SILENCE:
-            self._logged[words] = now
-            _log.warning("server %s: %s (%s: %s)", self._server, words, type(error).__name__, error)
+        why = (type(error).__name__, error)
+        self._log.warning("server %s: %s (%s: %s)", self._server, words, *why, trouble=words)
         return kind(words)
 
     # What the link tells

@@ -13,7 +13,6 @@ one has begun. https://redis.io/docs/latest/develop/data-types/streams/
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -25,8 +24,6 @@ from wsdemo.brokers.redis_broker import numbered_entries
 from wsdemo.protocol import Position
 
 __all__ = ["StreamBroker"]
-
-_log = logging.getLogger("wsdemo.brokers")
 
 # KEYS: about, events, ids. ARGV: an epoch, in case that one begins; for how many ms to keep; ...
 _EPOCH = (
@@ -184,7 +181,7 @@ class StreamBroker(KeepingBroker):
             epoch, number, payload = message.split(b" ", 2)
             position = Position(epoch.decode(), int(number))
         except ValueError:  # somebody else publishes on our channel
-            _log.warning("server %s drops what is no event of a stream", self._server)
+            self._log.warning("server %s drops what is no event of a stream", self._server)
             return
         if position == _next(here.position):
             here.position = position

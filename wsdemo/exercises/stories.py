@@ -175,7 +175,7 @@ def end_apart() -> Exercise:
             missed = _unheard(ledger(cluster), p2.name)
         return [] if missed else ["they hear each other"]
 
-    return Exercise("two players of one game are on two servers, for all the stickiness", judge)
+    return Exercise("two players of one game are on two servers, in spite of stickiness", judge)
 
 
 def spread_out() -> Exercise:
