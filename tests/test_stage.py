@@ -266,7 +266,7 @@ async def test_each_button_begins_a_beat_that_says_what_it_did(browser: Browser)
         "A player joins",
     ]
     assert [item["notes"].partition("?")[0] for item in beats] == [
-        "Who hears it, and on which way",
+        "Who hears it, and by which way",
         *["The connection is new. Whom will P1 hear from now on"] * 2,
         "Who was on A",
         "The balancer has chosen its server. Does it hear what was said before",

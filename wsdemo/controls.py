@@ -244,7 +244,7 @@ _DEEDS: dict[tuple[str, str], _Deed] = {
     ("player", "send"): _Deed(
         lambda cluster, name, act: cluster.player(name).send(_body(act.body)),
         "{name} says “{body}”",
-        "Who hears it, and on which way? Who misses it, and does {name} know?",
+        "Who hears it, and by which way? Who misses it, and does {name} know?",
     ),
     ("player", "disconnect"): _Deed(
         lambda cluster, name, act: cluster.player(name).disconnect(),

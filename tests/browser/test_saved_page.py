@@ -480,13 +480,10 @@ async def readable_from_the_back_row(stage: Locator) -> None:
     assert await stage.evaluate("stage => stage.scrollHeight <= stage.clientHeight")
 
 
-@pytest.mark.parametrize("players", [5, 8, 24])
-async def test_full_screen_is_readable_with_many_players_and_whatever_is_open(
-    chromium: Browser, tmp_path: Path, players: int
-) -> None:
-    """The picture is drawn closer, and anew when notes or the inspector take some of its room."""
+def crowd(players: int) -> scenarios.Scenario:
+    """So many on A; then P1 moves to B, and P2 speaks."""
 
-    async def many(cluster: Cluster) -> None:
+    async def story(cluster: Cluster) -> None:
         async with cluster.step("All play on A", notes="Ask the room who hears P2. " * 5):
             names = [f"P{n + 1}" for n in range(players)]
             p1, p2, *_ = await cluster.join(*names, server="A")
@@ -494,7 +491,16 @@ async def test_full_screen_is_readable_with_many_players_and_whatever_is_open(
             await p1.reconnect(server="B")
             await p2.send("hide")
 
-    Stage(await compare(many, redis="fake")).save_html(tmp_path / "many.html")
+    return story
+
+
+@pytest.mark.parametrize("players", [5, 8, 24])
+async def test_full_screen_is_readable_with_many_players_and_whatever_is_open(
+    chromium: Browser, tmp_path: Path, players: int
+) -> None:
+    """The picture is drawn closer, and anew when notes or the inspector take some of its room."""
+
+    Stage(await compare(crowd(players), redis="fake")).save_html(tmp_path / "many.html")
     page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
     stage = await opened(page, tmp_path / "many.html")
     await stage.focus()
@@ -777,15 +783,7 @@ async def test_the_console_is_readable_on_a_full_screen_with_any_panes(
 ) -> None:
     """With one to three panes, and with the inspector open, all is seen at 24 pixels or more."""
 
-    async def many(cluster: Cluster) -> None:
-        async with cluster.step("All play on A", notes="Ask the room who hears P2. " * 5):
-            names = [f"P{n + 1}" for n in range(players)]
-            p1, p2, *_ = await cluster.join(*names, server="A")
-        async with cluster.step("P1 moves, and P2 speaks"):
-            await p1.reconnect(server="B")
-            await p2.send("hide")
-
-    runs = await compare(many, redis="fake")
+    runs = await compare(crowd(players), redis="fake")
     page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
     for shown in (3, 2, 1):
         some = [runs["none"], runs["pubsub"], runs["pubsub"]][:shown]
