@@ -11,7 +11,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from types import FrameType
 from typing import Any
 
@@ -614,6 +614,26 @@ async def test_who_gives_up_while_the_server_subscribes_does_not_join() -> None:
         broker.answer.set()
         await eventually(lambda: not server.calls)
         assert (server.players("g"), trace.select("join", "disconnect")) == ([], [])
+
+
+@pytest.mark.parametrize("part", ["server", "killed server", "balancer"])
+@pytest.mark.parametrize("turns", range(8))
+async def test_who_calls_in_the_moment_of_the_end_is_told(part: str, turns: int) -> None:
+    """Whatever the event loop has come to with it: nobody waits for an answer in vain."""
+    async with AsyncExitStack() as stack:
+        server = await stack.enter_async_context(game_server())
+        ended: GameServer | Balancer = server
+        if part == "balancer":
+            ended = await stack.enter_async_context(Balancer(round_robin()))
+        caller = stack.enter_context(socket.socket())
+        caller.connect(("127.0.0.1", ended.port))
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        await (server.kill() if part == "killed server" else ended.stop())
+        caller.setblocking(False)
+        with suppress(ConnectionError):
+            answer = await within(asyncio.get_running_loop().sock_recv(caller, 100))
+            assert answer == b""
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system allows 128")

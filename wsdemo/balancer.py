@@ -19,7 +19,7 @@ from urllib.parse import parse_qs, urlsplit
 
 from wsdemo.changes import Changes
 from wsdemo.lifetime import Lifetime
-from wsdemo.ports import BACKLOG, bound_socket
+from wsdemo.ports import BACKLOG, accept_no_more, bound_socket
 from wsdemo.trace import Kind, Trace
 
 __all__ = ["POLICIES", "Balancer", "Policy", "Target", "least_connections", "round_robin", "sticky"]
@@ -166,6 +166,7 @@ class Balancer(Lifetime):
         """Stop listening and cut what is still connected."""
         server, self._server = self._server, None
         if server:
+            await accept_no_more(server)
             server.close()
             if self.keeps_port:
                 with suppress(OSError):  # somebody was quicker: then the next one will say so

@@ -1,12 +1,14 @@
-"""Where to listen: hosts and ports."""
+"""Where to listen, and how to end it: hosts and ports."""
 
 from __future__ import annotations
 
+import asyncio
 import os
 import socket
+from contextlib import suppress
 from ipaddress import ip_address
 
-__all__ = ["BACKLOG", "address", "bound_socket", "is_loopback"]
+__all__ = ["BACKLOG", "accept_no_more", "address", "bound_socket", "is_loopback"]
 
 BACKLOG = 1024
 """TCP connections that may wait to be accepted.
@@ -32,6 +34,22 @@ def bound_socket(host: str, port: int) -> socket.socket:
         bound.close()
         raise
     return bound
+
+
+async def accept_no_more(server: asyncio.Server) -> None:
+    """Let a server get to know whom it is just accepting, before it is closed.
+
+    If it is closed at once, asyncio drops them without a word to them or to us: they would wait for
+    an answer in vain (https://github.com/python/cpython/issues/109564).
+    """
+    loop = asyncio.get_running_loop()
+    for listener in server.sockets:
+        with suppress(NotImplementedError):  # the event loop of Windows, which is not so hasty
+            loop.remove_reader(listener)
+    for _ in range(
+        2
+    ):  # each gets its transport in the next turn, and its protocol in the one after
+        await asyncio.sleep(0)
 
 
 def is_loopback(host: str) -> bool:

@@ -30,7 +30,7 @@ from wsdemo.connection import Connection, broadcast
 from wsdemo.lifetime import Lifetime, end
 from wsdemo.limits import Allowance, Limits
 from wsdemo.metrics import Counts, exposition
-from wsdemo.ports import BACKLOG, address, bound_socket, is_loopback
+from wsdemo.ports import BACKLOG, accept_no_more, address, bound_socket, is_loopback
 from wsdemo.protocol import (
     Ack,
     BadMessage,
@@ -253,9 +253,6 @@ class GameServer(Lifetime):
             return
         if self._watching:
             self._watching.cancel()
-        server.server.close()
-        with suppress(OSError):  # somebody was quicker: then a restart will say so
-            self._kept_port = bound_socket(self._host, self._port)  # bound only: calls are refused
         self._broker.forsake()
         self._gate.drop()
         self._cut_sockets()
@@ -267,9 +264,13 @@ class GameServer(Lifetime):
         self._visits.clear()
         self._games.clear()
         self._changes.announce()
+        await accept_no_more(server.server)
+        server.server.close()
+        with suppress(OSError):  # somebody was quicker: then a restart will say so
+            self._kept_port = bound_socket(self._host, self._port)  # bound only: calls are refused
+        self._cut_sockets()  # of those who called in this very moment
         server.close(close_connections=False)
         await server.wait_closed()
-        self._cut_sockets()  # of those who called in this very moment
         await end(self._watching)
         await self._broker.stop()
 
@@ -283,6 +284,7 @@ class GameServer(Lifetime):
         await end(self._watching)
         server, self._server = self._server, None
         if server:
+            await accept_no_more(server.server)
             server.close(code=Close.GOING_AWAY)
             for connection in tuple(self._sockets):
                 if connection.state is State.CONNECTING or connection.waiting:
