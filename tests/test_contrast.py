@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+from wsdemo import picture
 from wsdemo.page import style
 
 COLOURS: dict[str, tuple[str, str]] = {
@@ -41,3 +42,10 @@ def test_colours_stand_out(names: list[str], least: float, mode: int) -> None:
         for ground in ("paper", "back"):
             found = contrast(COLOURS[name][mode], COLOURS[ground][mode])
             assert found >= least, f"{name} on {ground}: {found:.2f}"
+
+
+def test_pictures_have_the_stage_s_colours() -> None:
+    """What is Redis, and which player it is, looks the same in a diagram as on the stage."""
+    assert [COLOURS[name][0] for name in HUES] == picture.COLOURS
+    for name in ("ink", "quiet", "redis"):
+        assert COLOURS[name][0] == getattr(picture, name.upper())

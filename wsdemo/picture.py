@@ -13,10 +13,10 @@ from PIL import Image
 
 __all__ = ["COLOURS", "INK", "QUIET", "REDIS", "Picture", "alt", "one_line", "shortened"]
 
-# Okabe and Ito's palette: told apart by people with any form of colour blindness.
-# https://jfly.uni-koeln.de/color/
-COLOURS = ["#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#B8860B", "#5D5D5D"]
-INK, QUIET, REDIS = "#1f2933", "#7b8794", "#9b2226"
+# The stage's, as it is on white: after Okabe and Ito, told apart by people with any form of colour
+# blindness, and each dark enough to be read. https://jfly.uni-koeln.de/color/
+COLOURS = ["#0072b2", "#b84a00", "#00795a", "#a8417f", "#7d5a00", "#5b4fc4", "#4a5560"]
+INK, QUIET, REDIS = "#1f2933", "#5a6775", "#a4262c"
 WORD_SHOWN = 14  # characters
 ALT_LENGTH = 1000  # characters
 

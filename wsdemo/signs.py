@@ -15,14 +15,12 @@ from matplotlib.legend_handler import HandlerTuple
 from matplotlib.lines import Line2D
 from matplotlib.path import Path
 
-from wsdemo.picture import INK, REDIS
+from wsdemo.picture import COLOURS, INK, REDIS
 
 __all__ = ["ILL", "LINES", "LOST", "MISSED", "SUBSCRIBED", "Legend", "Style", "look"]
 
 Style = dict[str, Any]
 
-# Those of the stage on white, dark enough that words can be read in them.
-_COLOURS = ["#0072b2", "#b84a00", "#00795a", "#a8417f", "#7d5a00", "#5b4fc4", "#4a5560"]
 _SHAPES = ["o", "^", "s", "D", "p", "*", "P", "h"]
 SAID = "a message is said"
 _ICE, _PALE_ICE = "#0072b2", "#cfe3f1"
@@ -55,7 +53,7 @@ LINES: dict[str, list[Style]] = {
 
 def look(n: int) -> Style:
     """The colour and the shape of a picture's n-th player."""
-    return {"color": _COLOURS[n % len(_COLOURS)], "marker": _SHAPES[n % len(_SHAPES)]}
+    return {"color": COLOURS[n % len(COLOURS)], "marker": _SHAPES[n % len(_SHAPES)]}
 
 
 class Legend:
