@@ -43,10 +43,10 @@ schedules = st.lists(
 
 
 @pytest.fixture(autouse=True, scope="module")
-def _impatient() -> Iterator[None]:
-    """The servers give up a Redis that stands still sooner than usual, and its disk is synced."""
+def _hasty() -> Iterator[None]:
+    """Redis's disk is synced sooner than usual; and what the stories change is put back."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(redis_broker, "ANSWER_TIMEOUT", chaos.ANSWER_TIMEOUT)
+        patch.setattr(redis_broker, "ANSWER_TIMEOUT", redis_broker.ANSWER_TIMEOUT)
         patch.setattr(disk, "EVERY", chaos.SYNC_EVERY)
         yield
 
