@@ -673,3 +673,13 @@ def test_runs_that_tell_different_stories_are_not_put_side_by_side(there: Trace,
     alone = Stage({"one": here, "two": told("Begin", "Go", broker="pubsub")})
     assert alone.problem == ""
     alone.close()
+
+
+async def test_a_server_is_not_restarted_before_the_redis_that_it_needs(browser: Browser) -> None:
+    """Its button says what to do first; without a broker there is nothing to wait for."""
+    for part, action in (("server A", "kill"), ("redis redis", "stop")):
+        await browser.ask(part=part, action=action)
+    whys = {offer["action"]: offer.get("why") for offer in browser.stage.acts["server A"]}
+    assert whys["restart"] == "Redis is down: start it first."
+    await browser.ask(part="redis redis", action="start")
+    assert (await browser.ask(part="server A", action="restart"))["type"] == "done"

@@ -142,8 +142,9 @@ def _offers(cluster: LiveCluster, health: Mapping[str, str]) -> dict[str, list[O
         for name, player in cluster.players.items()
         if not player.left
     }
+    redis = "up" if cluster.broker == "none" else health.get("redis", "up")
     for name in cluster.servers:
-        found[f"server {name}"] = _for_server(f"Server {name}", health.get(name, "up"))
+        found[f"server {name}"] = _for_server(f"Server {name}", health.get(name, "up"), redis)
     if cluster.broker != "none":
         found["redis redis"] = _for_redis(cluster.redis_cannot, health.get("redis", "up"))
     found["cluster cluster"] = [
@@ -177,11 +178,12 @@ def _for_player(
     yield Offer("reconnect", "Reconnect, the balancer’s choice")
 
 
-def _for_server(name: str, health: str) -> list[Offer]:
+def _for_server(name: str, health: str, redis: str) -> list[Offer]:
     down = f"{name} is down already." if health == "down" else ""
+    deed = {"down": "start", "frozen": "thaw"}.get(redis)
     return [
         Offer("kill", "Kill", down),
-        Offer("restart", "Restart"),
+        Offer("restart", "Restart", f"Redis is {redis}: {deed} it first." if deed else ""),
         Offer("freeze", "Freeze", down or (f"{name} is frozen already." if health != "up" else "")),
         Offer("thaw", "Thaw", f"{name} is not frozen." if health != "frozen" else ""),
     ]

@@ -79,7 +79,7 @@ async def p1_is_away(cluster: Cluster) -> None:
 
 async def p1_forgets(cluster: Cluster) -> None:
     """P1's program is closed and opened anew: it has kept nothing, not even its offset."""
-    async with cluster.step("P1 plays on B, P2 and P3 on A"):
+    async with cluster.step("P1 plays on B, P2 and P3 on A", notes="Everything arrives."):
         [p1] = await cluster.join("P1", server="B")
         p2, p3 = await cluster.join("P2", "P3", server="A")
         await p2.send("jump")
@@ -99,7 +99,10 @@ async def p1_forgets(cluster: Cluster) -> None:
 
 async def three_outages(cluster: Cluster) -> None:
     """P2 plays on A; on B, P1 is away, then B's link to Redis, and then Redis itself."""
-    async with cluster.step("P1 and P3 play on B, P2 on A"):
+    async with cluster.step(
+        "P1 and P3 play on B, P2 on A",
+        notes="All is well. Look at P3: its connection will stand all the time.",
+    ):
         p1, _ = await cluster.join("P1", "P3", server="B")
         [p2] = await cluster.join("P2", server="A")
         await p2.send("jump")
@@ -109,7 +112,7 @@ async def three_outages(cluster: Cluster) -> None:
     ):
         await p1.disconnect()
         await p2.send("hide")
-    async with cluster.step("P1 is back, on B"):
+    async with cluster.step("P1 is back, on B", notes="Does “hide” come now? Who has kept it?"):
         await p1.reconnect(server="B")
     async with (
         cluster.step(
@@ -120,7 +123,9 @@ async def three_outages(cluster: Cluster) -> None:
     ):
         await p2.send("fire")
         await cluster.settle()
-        cluster.beat("B has its link again")
+        cluster.beat(
+            "B has its link again", notes="It has subscribed anew. Has it heard of “fire”?"
+        )
     async with (
         cluster.step(
             "Redis is away while P2 says “duck”",
@@ -130,7 +135,7 @@ async def three_outages(cluster: Cluster) -> None:
     ):
         await p2.send("duck")
         await cluster.settle()
-        cluster.beat("Redis is back")
+        cluster.beat("Redis is back", notes="Nobody says “duck” again. Who would have to?")
     async with cluster.step("P2 says “seek”", notes="All is well again, and nothing is made good."):
         await p2.send("seek")
 

@@ -10,6 +10,7 @@ import html
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,18 @@ WIDGETS = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 STYLE = Path(__file__).parent / "static" / "site.css"
 CELL_TIMEOUT = 60  # seconds
+# What a prediction says to whoever can mark something and run the cell again.
+ASKED_FOR_MARKS = re.compile(r"^No prediction yet\. .+ run this cell again\.\n?", re.M)
+
+# Where there is more than is seen, the keyboard can scroll too; elsewhere it need not stop.
+_REACH = """
+const reach = () => {
+  for (const box of document.querySelectorAll("pre, .scrolls"))
+    if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; else box.removeAttribute("tabindex");
+};
+addEventListener("resize", reach);
+reach();
+"""
 
 _MOUNT = """
 for (const told of document.querySelectorAll("script.told"))
@@ -154,6 +167,8 @@ def _link(name: str, words: str, *, is_here: bool = False) -> str:
 def _page(title: str, nav: str, main: str, footer: str) -> str:
     moves = 'class="told"' in main
     script = inline(module(), "script") + _MOUNT if moves else ""
+    if "<pre" in main:
+        script += _REACH
     sheet = inline(style() if moves else "", "style") + STYLE.read_text(encoding="utf-8")
     return _PAGE.format(
         policy=policy(script),  # tables say themselves how their cells are aligned
@@ -174,7 +189,7 @@ def _cell(cell: Any, states: dict[str, Any]) -> Iterator[str]:
         yield _inner_page(markdown2html(cell.source))
     elif cell.cell_type == "code":
         yield f'<div class="source">{_highlight(cell.source)}</div>'
-        outputs = [text for output in cell.outputs for text in _output(output, states)]
+        outputs = [text for output in _joined(cell.outputs) for text in _output(output, states)]
         if outputs:
             yield f'<div class="output">{"".join(outputs)}</div>'
 
@@ -193,9 +208,19 @@ def _inner_page(text: str) -> str:
     return re.sub(r'<a href="(?!https?:|#|\w+\.html)[^"]*">(.*?)</a>', r"\1", text)
 
 
+def _joined(outputs: Sequence[Any]) -> Iterator[Any]:
+    """What was printed in one go, as one: a kernel sends it in parts."""
+    for name, group in groupby(outputs, lambda output: output.get("name")):
+        first, *others = group
+        if name:
+            first.text = "".join([first.text, *(output.text for output in others)])
+            others = []
+        yield from (first, *others)
+
+
 def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:
     if output.output_type == "stream":
-        yield _words(output.text)
+        yield _words(ASKED_FOR_MARKS.sub("", output.text))
         return
     data = output.get("data", {})
     state = states.get(data.get(VIEW, {}).get("model_id"), {}).get("state", {})
@@ -206,7 +231,7 @@ def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:
         else:
             yield picture
     elif "text/html" in data:
-        yield f'<div class="scrolls" tabindex="0">{data["text/html"]}</div>'
+        yield f'<div class="scrolls">{data["text/html"]}</div>'
     elif "text/markdown" in data:
         yield _inner_page(markdown2html(data["text/markdown"]))
     elif "text/plain" in data:
@@ -214,7 +239,7 @@ def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:
 
 
 def _words(text: str) -> str:
-    return f'<pre tabindex="0">{html.escape(text)}</pre>'
+    return f"<pre>{html.escape(text)}</pre>" if text else ""
 
 
 def _picture(png: str, words: str) -> str:

@@ -335,7 +335,7 @@ async def test_outages_are_seen_and_told(offline: Page, tmp_path: Path) -> None:
     await expect(stage.locator(".broker.down")).to_have_count(2)
     await expect(stage.locator(".link:not(.off)")).to_have_count(0)
     await end_of(3)
-    await expect(stage.locator(".loss")).to_have_text(["“lost”", "Redis is down"])
+    await expect(stage.locator(".loss")).to_have_text(["“lost”", "Redis is", "down"])
     await expect(stage.locator(".hollow")).to_have_count(1)
     await keep(offline, "redis_down")
     await end_of(4)
@@ -1240,3 +1240,14 @@ async def test_a_page_that_was_cut_short_says_so(offline: Page, saved: Path) -> 
         (saved.parent / "cut.html").write_text(text[:end], encoding="utf-8")
         await offline.goto((saved.parent / "cut.html").as_uri())
         await expect(offline.locator("#stage")).to_contain_text("incomplete")
+
+
+async def test_shift_and_enter_are_the_notebook_s(offline: Page, presented: Locator) -> None:
+    """With the focus on a button too: it runs the cell, where other keys act on the stage alone."""
+    await offline.evaluate(
+        "() => { window.keys = []; document.addEventListener('keydown', e => keys.push(e.key)); }"
+    )
+    await presented.get_by_role("button", name="Play", exact=True).focus()
+    for key in ("d", "Shift+Enter"):
+        await offline.keyboard.press(key)
+    assert await offline.evaluate("keys.filter(key => key !== 'Shift')") == ["Enter"]

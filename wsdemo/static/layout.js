@@ -55,7 +55,9 @@ export function layout({ servers, rooms, broker, width: available, room = Infini
   const radius = roomy ? fit(21, 24) : style === COMPACT ? 11 : clamp(pitch * 0.42, 2, 10);
   const playerX = style === COMPACT ? fit(18, 26) : fit(31, 60);
   const beside = playerX + radius + 6;
-  const slots = { x: roomy ? fit(6, 14) : beside, size: fit(13, roomy ? 16 : 14), pitch: fit(15, roomy ? 20 : 17), below: roomy ? fit(27, 30) : 4 };
+  const size = fit(13, roomy ? 16 : 14);
+  const below = roomy ? Math.min(fit(27, 30), pitch - radius - size - 1) : 4; // above the next player
+  const slots = { x: roomy ? fit(6, 14) : beside, size, pitch: fit(15, roomy ? 20 : 17), below };
   return {
     width, height, pitch, radius, playerX, beside,
     density: roomy ? "roomy" : strip ? "compact" : "dense",

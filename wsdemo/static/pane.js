@@ -6,7 +6,7 @@
  * @import { Attributes, Kept } from "./draw.js"
  */
 
-import { everyone, latency, listed, LONGEST, named, quote, shorten, waits, WHEREABOUTS } from "./words.js";
+import { everyone, latency, listed, LONGEST, named, quote, shorten, waits, WHEREABOUTS, wrapped } from "./words.js";
 import { clamp, ease, listOf } from "./film.js";
 import { brokerLink, dataOf, distance, pathBetween, pathOf, pointAt, px, rowsAt, SHAPES, STUB, wire, xy } from "./layout.js";
 import { fill, html, Layer, set, svg } from "./draw.js";
@@ -35,7 +35,7 @@ export function paneOf(film) {
   const picture = svg("svg", { role: "group" }, ...[links, lights, parts, strips, trails].map(({ group }) => group), flock, words.group);
   const counts = html("p", { class: "counts" });
   const title = shorten(film.title, 60);
-  const element = html("section", { class: "pane", "data-pane": film.broker, "aria-label": title }, html("h3", {}, title), picture, counts);
+  const element = html("div", { class: "pane", role: "group", "data-pane": film.broker, "aria-label": title }, html("h3", {}, title), picture, counts);
   let round = 0;
   /** @type {World} */
   let world;
@@ -338,12 +338,21 @@ export function paneOf(film) {
       const because = ended[0].item.why.replace("{target}", () => everyone(targets));
       const bodies = [...new Set(ended.map(({ item }) => quote(saying(item.event).body)))];
       const aside = look === "aside";
-      const most = aside ? Math.max(12, Math.floor((plan.width - x) / LETTER)) : 40;
+      const [from, to] = gap();
+      const between = !look && x > from && x < to;
+      const most = aside ? Math.max(12, Math.floor((plan.width - x) / LETTER)) : between ? Math.max(10, Math.floor((to - from) / LETTER)) : 40;
       const many = bodies.length > 2 || (bodies.length > 1 && listed(bodies).length > most);
-      const left = aside ? Math.min(x, plan.width - LETTER * most) : x;
-      [many ? `${bodies.length} messages` : listed(bodies), because].forEach((line, at) =>
-        words.write(`${at} lost ${place}`, `loss ${look}`, left, y + 15 * at, shorten(line, most)));
+      const left = aside ? Math.min(x, plan.width - LETTER * most) : between ? (from + to) / 2 : x;
+      const lines = [many ? `${bodies.length} messages` : listed(bodies), ...(between ? wrapped(because, most) : [because])];
+      lines.forEach((line, at) =>
+        words.write(`${at} lost ${place}`, `loss ${look}`, left, y + 15 * (at - (between ? lines.length - 2 : 0)), shorten(line, most)));
     }
+  }
+
+  /** Where the servers end, and where the broker begins. */
+  function gap() {
+    const { x = 0, width = 60 } = plan.servers[0] ?? {};
+    return [x + width, plan.broker.x - plan.broker.rx];
   }
 
   /**

@@ -19,7 +19,7 @@ import { presenterOf } from "./presenter.js";
 
 const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
-const PATIENCE_MS = 4000; // until it is said that an action has not been answered
+const PATIENCE_MS = 7000; // until it is said that an action has not been answered; it may settle for 5000
 const PANE_MIN = 350; // pixels under which panes are stacked
 const FULL_HEIGHT = 540; // pixels of the screen for which the picture is as large as elsewhere
 const FULL_PANE_MIN = 304; // pixels of such a screen under which the letters in a pane get smaller
@@ -211,7 +211,7 @@ class Stage {
     if (id !== this.actions) return;
     this.busy = null;
     clearTimeout(this.patience);
-    this._complain(type === "failed" ? text : "");
+    this._complain(type === "failed" || text.startsWith("Done, but") ? text : "");
     if (type === "done") this.voice.textContent = text;
     this._drawControls();
   }
@@ -672,6 +672,7 @@ class Stage {
   _key(event) {
     const { key, target } = event;
     if (event.altKey || event.ctrlKey || event.metaKey || !(target instanceof Element)) return;
+    if (event.shiftKey && key === "Enter") return; // which runs the stage's own cell
     // All others would be the notebook's: `d` twice deletes a cell.
     event.stopPropagation();
     // Fields need all keys for themselves, buttons the space bar.

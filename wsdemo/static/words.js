@@ -30,6 +30,15 @@ export function named(name, most = 14) {
   return all.length > most ? `${part(all.slice(0, most / 2))}…${part(all.slice(-((most - 1) >> 1)))}` : shorten(name, most);
 }
 
+/** A sentence in lines of so many characters, unless a word is longer. @param {string} text @param {number} most */
+export const wrapped = (text, most) =>
+  text.split(" ").reduce((lines, word) => {
+    const line = lines[lines.length - 1];
+    if (line === undefined || line.length + word.length >= most) lines.push(word);
+    else lines[lines.length - 1] = `${line} ${word}`;
+    return lines;
+  }, /** @type {string[]} */ ([]));
+
 /** @param {string} body */
 export const quote = (body) => `“${shorten(body)}”`;
 
