@@ -351,6 +351,9 @@ async def test_a_wrong_function_is_told_where(told: Told) -> None:
     assert all(line.endswith(" misses it") for line in lines)
     lines = await told(exercises.what_pubsub_loses(), lambda *_: False)
     assert all(line.endswith(" missed it") for line in lines)
+    assert await told(exercises.what_pubsub_loses(), lambda *_: "yes") == [
+        "✗ Not yet: your function gives 'yes'; it is to give True or False"
+    ]
     lines = await told(exercises.bytes_before_a_text(), lambda length, side: 2)
     assert all(line.endswith("said by the client: there are not 2 before it") for line in lines)
     lines = await told(exercises.events_received(), lambda server, homes: len(homes))

@@ -134,6 +134,26 @@ async def again(run: Run) -> Run:
     return (await compare(scenarios.p1_moves_to_b, [run.broker]))[run.broker]
 
 
+async def test_after_the_run_each_mark_is_judged_where_it_is_made(split: Run) -> None:
+    """So also in a page in which no cell can be run again."""
+    asked = predict("P1", among=WORDS)
+    asked.compare(split)
+    assert state(asked) == "No prediction yet."
+    boxes(asked)["hide"].value = True
+    assert state(asked) == ("You have marked: hide. P1 missed “hide” and “fire”: 3 of 4 right.")
+    boxes(asked)["fire"].value = True
+    assert state(asked).endswith("4 of 4 right.")
+    boxes(asked)["nothing"].value = True
+    assert state(asked) == ("You have marked: nothing. P1 missed “hide” and “fire”: 2 of 4 right.")
+
+    choice = predict("How many?", between=["1", "2"])
+    choice.compare(2)
+    buttons = [each for each in parts(choice) if isinstance(each, RadioButtons)]
+    for button, verdict in zip(buttons, ("✗", "✓"), strict=True):
+        button.value = button.options[0]
+        assert state(choice) == f"You have chosen “{button.value}”. {verdict} It was “2”."
+
+
 async def test_all_right_shows_nothing_more(split: Run, capsys: pytest.CaptureFixture[str]) -> None:
     """Whoever was right has no need of a stage."""
     asked = predict("P1", among=WORDS, misses=["hide", "fire"])
@@ -193,7 +213,7 @@ async def test_an_outcome_is_chosen_by_a_button(
     buttons[2].value = "3"
     buttons[0].value = "1"
     assert [each.value for each in buttons] == ["1", None, None]
-    assert state(asked) == "You have chosen “1”."
+    assert state(asked) == "You have chosen “1”. ✗ It was “2”."
     assert asked.compare(2) is None
     assert asked.compare(1, await again(split), look="hide") is None
     assert capsys.readouterr().out == "✗ You said “1”; it was “2”.\n✓ You said “1”; it was “1”.\n"

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from textwrap import wrap
 
 from wsdemo.ledger import Ledger, ledger
 from wsdemo.trace import HasTrace, Record, Trace
 
 __all__ = ["CHALLENGES", "Challenge", "Grades", "grades"]
+
+WIDTH, INDENT = 90, "     "  # characters: a notebook breaks longer lines within words
 
 
 @dataclass(frozen=True)
@@ -36,8 +39,9 @@ class Grades:
         lines = [f"{len(self.met)} of {len(CHALLENGES)} challenges met"]
         for number, challenge in enumerate(CHALLENGES, start=1):
             lacks = self.lacking[challenge.name]
-            lines.append(f"{'✗' if lacks else '✓'} {number}. {challenge.task}")
-            lines += [f"     not yet: {each}" for each in lacks]
+            sign = "✗" if lacks else "✓"
+            lines += wrap(f"{sign} {number}. {challenge.task}", WIDTH, subsequent_indent=INDENT)
+            lines += [f"{INDENT}not yet: {each}" for each in lacks]
         return "\n".join(lines)
 
 

@@ -7,7 +7,7 @@ told the same words each time.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
 from ipywidgets import Checkbox, HBox, Label, RadioButtons, VBox
@@ -31,6 +31,7 @@ class _Question:
         self._question = question
         self._options = options
         self._answered = 0.0  # when it was, last, by `time.perf_counter`
+        self._verdict: Callable[[], str] | None = None  # once there was a run to judge it by
         self._state = Label(NOTHING_SAID)
         asked = Label(question, style={"font_weight": "bold"})
         self.widget = VBox([asked, answers, self._state])
@@ -43,7 +44,16 @@ class _Question:
     def _note(self, *_: object) -> None:
         """Somebody has answered, in the page, from whatever thread, or in the code."""
         self._answered = time.perf_counter()
-        self._state.value = self.said or NOTHING_SAID
+        self._show()
+
+    def _judge_by(self, verdict: Callable[[], str]) -> None:
+        """From now on, each answer is judged where it is given: nobody need run a cell again."""
+        self._verdict = verdict
+        self._show()
+
+    def _show(self) -> None:
+        verdict = self._verdict() if self._verdict and self.said else ""
+        self._state.value = f"{self.said or NOTHING_SAID} {verdict}".rstrip()
 
     def _note_if_late(self, found: Ledger) -> None:
         """Say so where the answer came after the run."""
@@ -104,6 +114,7 @@ class Marks(_Question):
         fates = {word: self._fate(found, word) for word in self._among or _words(found)}
         missed = [word for word, fate in fates.items() if fate and fate.outcome == "missed"]
         marked = self.marked
+        self._judge_by(lambda: self._right(list(fates), missed))
         if marked is None:
             print(f"{found.title}, {self._player} missed {_listed(missed)}.")
             print(
@@ -118,6 +129,11 @@ class Marks(_Question):
         self._note_if_late(found)
         shown = [fate.event for fate in wrong.values() if fate]
         return Stage(run, look=shown[0]) if shown else None
+
+    def _right(self, words: Sequence[str], missed: Sequence[str]) -> str:
+        marked = self.marked or []
+        right = sum((word in marked) == (word in missed) for word in words)
+        return f"{self._player} missed {_listed(missed)}: {right} of {len(words)} right."
 
     def _on_mark(self, change: Mapping[str, Any]) -> None:
         """Words and “nothing” exclude each other."""
@@ -170,6 +186,7 @@ class Choice(_Question):
         `look`. Raises `ValueError` for an outcome that was none to choose from.
         """
         _require_known([str(outcome)], self._between)
+        self._judge_by(lambda: f"{self._sign(outcome)} It was “{outcome}”.")
         if self.chosen is None:
             print(f"It was “{outcome}”.")
             print(
@@ -178,13 +195,16 @@ class Choice(_Question):
             )
             return None
         is_right = self.chosen == str(outcome)
-        print(f"{'✓' if is_right else '✗'} You said “{self.chosen}”; it was “{outcome}”.")
+        print(f"{self._sign(outcome)} You said “{self.chosen}”; it was “{outcome}”.")
         if run is None:
             return None
         found = _ledger_of(run)
         self._note_if_late(found)
         events = [event for event in found.events if found.body(event) == look]
         return None if is_right else Stage(run, look=events[0] if events else "")
+
+    def _sign(self, outcome: object) -> str:
+        return "✓" if self.chosen == str(outcome) else "✗"
 
     def _on_choice(self, change: Mapping[str, Any]) -> None:
         """Outcomes exclude each other."""

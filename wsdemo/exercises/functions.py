@@ -141,12 +141,15 @@ def what_pubsub_loses() -> Exercise:
                     name: answer(await run(attempt, name, at, {*now.away}, {*now.cut}, now.redis))
                     for name, at in places.items()
                 }
+                for given in told.values():
+                    if not isinstance(given, bool):
+                        raise NotYet(f"your function gives {given!r}; it is to give True or False")
                 missed = _missed(cluster, await now.said(cluster, speaker, places))
                 wrong += [
                     f"“{now.word}” ({now}): {name}, on {places[name]}, "
                     + ("missed it" if name in missed else "heard it")
                     for name in PLAYERS
-                    if bool(told[name]) != (name in missed)
+                    if told[name] != (name in missed)
                 ]
         return wrong
 
