@@ -46,9 +46,7 @@ async def accept_no_more(server: asyncio.Server) -> None:
     for listener in server.sockets:
         with suppress(NotImplementedError):  # the event loop of Windows, which is not so hasty
             loop.remove_reader(listener)
-    for _ in range(
-        2
-    ):  # each gets its transport in the next turn, and its protocol in the one after
+    for _ in range(2):  # until they have their transports, and then their protocols
         await asyncio.sleep(0)
 
 

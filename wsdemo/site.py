@@ -17,6 +17,7 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbconvert.filters import Highlight2HTML, markdown2html
+from nbformat import NotebookNode
 
 from wsdemo.page import as_json, inline, module, policy, style
 
@@ -32,7 +33,7 @@ ASKED_FOR_MARKS = re.compile(r"^No prediction yet\. .+ run this cell again\.\n?"
 # Where there is more than is seen, the keyboard can scroll too; elsewhere it need not stop.
 _REACH = """
 const reach = () => {
-  for (const box of document.querySelectorAll("pre, .scrolls"))
+  for (const box of document.querySelectorAll(".source pre, .output > pre, .scrolls"))
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; else box.removeAttribute("tabindex");
 };
 addEventListener("resize", reach);
@@ -211,11 +212,11 @@ def _inner_page(text: str) -> str:
 def _joined(outputs: Sequence[Any]) -> Iterator[Any]:
     """What was printed in one go, as one: a kernel sends it in parts."""
     for name, group in groupby(outputs, lambda output: output.get("name")):
-        first, *others = group
-        if name:
-            first.text = "".join([first.text, *(output.text for output in others)])
-            others = []
-        yield from (first, *others)
+        if not name:
+            yield from group
+            continue
+        parts = list(group)
+        yield NotebookNode({**parts[0], "text": "".join(part.text for part in parts)})
 
 
 def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:

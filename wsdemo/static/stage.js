@@ -672,7 +672,8 @@ class Stage {
   _key(event) {
     const { key, target } = event;
     if (event.altKey || event.ctrlKey || event.metaKey || !(target instanceof Element)) return;
-    if (event.shiftKey && key === "Enter") return; // which runs the stage's own cell
+    // That one runs the cell of the stage.
+    if (event.shiftKey && key === "Enter") return;
     // All others would be the notebook's: `d` twice deletes a cell.
     event.stopPropagation();
     // Fields need all keys for themselves, buttons the space bar.
