@@ -17,7 +17,6 @@ from typing import Any
 import nbformat
 from nbclient import NotebookClient
 from nbconvert.filters import Highlight2HTML, markdown2html
-from nbformat import NotebookNode
 
 from wsdemo.page import as_json, inline, module, policy, style
 
@@ -216,7 +215,8 @@ def _joined(outputs: Sequence[Any]) -> Iterator[Any]:
             yield from group
             continue
         parts = list(group)
-        yield NotebookNode({**parts[0], "text": "".join(part.text for part in parts)})
+        text = "".join(part.text for part in parts)
+        yield nbformat.from_dict({**parts[0], "text": text})  # type: ignore[no-untyped-call]
 
 
 def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:
