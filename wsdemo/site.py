@@ -32,10 +32,11 @@ ASKED_FOR_MARKS = re.compile(r"^No prediction yet\. .+ run this cell again\.\n?"
 # Where there is more than is seen, the keyboard can scroll too; elsewhere it need not stop.
 _REACH = """
 const reach = () => {
-  for (const box of document.querySelectorAll(".source pre, .output > pre, .scrolls"))
+  for (const box of document.querySelectorAll("pre:not(.stage *), .scrolls"))
     if (box.scrollWidth > box.clientWidth) box.tabIndex = 0; else box.removeAttribute("tabindex");
 };
 addEventListener("resize", reach);
+addEventListener("toggle", reach, true);
 reach();
 """
 

@@ -46,7 +46,7 @@ def url(tmp_path: Path) -> Iterator[str]:
 async def test_a_lesson_is_presented_without_its_code_and_without_a_network(
     page: Page, url: str
 ) -> None:
-    """Its live stage acts on the kernel; what is asked for elsewhere is never answered."""
+    """Its stage is drawn though whatever is asked for elsewhere is never answered."""
     asked: list[str] = []
 
     async def swallow(route: Route) -> None:
