@@ -925,6 +925,22 @@ def test_a_long_run_is_shortened(events: int, rest: str | None) -> None:
     assert len(found.heard_by("P1")) == events
 
 
+@pytest.mark.parametrize(
+    ("events", "named"), [(1, "“w0”"), (12, ", ".join(f"“w{n}”" for n in range(10)) + ", 2 more")]
+)
+def test_losses_are_told_in_a_line_for_each_player_and_cause(events: int, named: str) -> None:
+    """It names the first ten events, and how many more there are."""
+    lines = [
+        f"receive A P2 x-{n} body=w{n}\n{relayed('A', f'x-{n}', 'P2', hub='')}"
+        for n in range(events)
+    ]
+    found = ledger(run("none", APART, arrives("P3", "A"), departs("P3", "A"), *lines, SETTLED))
+    assert found.losses == [
+        f"P1 missed {named}: no broker between servers",
+        f"P3 missed {named}: player away",
+    ]
+
+
 # Of several runs
 
 

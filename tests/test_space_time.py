@@ -146,7 +146,15 @@ async def test_a_figure_that_can_be_saved(tmp_path: Path) -> None:
     figure = timeline(await compare(scenarios.p1_moves_to_b, ["none"]))
     assert isinstance(figure, Figure)
     figure.savefig(tmp_path / "p1.pdf")
-    assert repr(figure) == ("Space-time diagram\nWithout a broker: heard 10 · missed 2 · twice 0")
+    assert repr(figure).splitlines() == [
+        "Space-time diagram",
+        "Without a broker: heard 10 · missed 2 · twice 0",
+        "P1 missed “hide”, “fire”: no broker between servers",
+        "Beat 1: P1, P2 and P3 play on server A",
+        "Beat 2: P1 drops, and the balancer puts it on server B",
+        "Beat 3: P2, still on A, says “hide”",
+        "Beat 4: P3, still on A, says “fire”",
+    ]
 
 
 @pytest.mark.parametrize("broker", ["none", "pubsub"])

@@ -540,11 +540,16 @@ def test_a_stage_has_a_key_of_its_own() -> None:
 async def test_what_is_stored_is_a_picture_and_the_outcome() -> None:
     """Where no widgets run, the PNG shows the run and the text says how it ended."""
     stage = Stage(await compare(scenarios.p1_moves_to_b))
-    data, _ = stage._repr_mimebundle_()
+    data, metadata = stage._repr_mimebundle_()
     assert base64.b64decode(data["image/png"]).startswith(b"\x89PNG")
     assert data["text/plain"] == (
         "Without a broker: heard 10 · missed 2 · twice 0\n"
         "With Redis Pub/Sub: heard 12 · missed 0 · twice 0"
+    )
+    assert metadata["image/png"]["alt"].startswith(
+        "Space-time diagram. Without a broker: heard 10 · missed 2 · twice 0. "
+        "P1 missed “hide”, “fire”: no broker between servers. "
+        "With Redis Pub/Sub: heard 12 · missed 0 · twice 0. Beat 1: P1, P2 and P3 play on server A."
     )
     stage.close()
 

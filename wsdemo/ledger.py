@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import html
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median_high
 from typing import Any, Literal, overload
@@ -46,6 +46,7 @@ _CAUSES_OF_GAPS: dict[str, Cause] = {
     "": "player away",
 }
 ROWS_SHOWN = 40
+LOSSES_SHOWN = 10  # events in a line
 BODY_SHOWN = 20  # characters
 _CAPTION = "text-align: left; white-space: nowrap"
 
@@ -403,6 +404,15 @@ class Ledger:
         pending = f" · pending {self.pending}" if self.pending else ""
         return f"heard {self.heard} · missed {self.missed} · twice {self.twice}{pending}"
 
+    @property
+    def losses(self) -> list[str]:
+        """Who missed what, and why: a line for each player and cause."""
+        found: dict[tuple[str, Cause], list[str]] = {}
+        for fate in self:
+            if fate.outcome == "missed":
+                found.setdefault((fate.player, fate.cause), []).append(self.body(fate.event))
+        return [f"{who} missed {_quoted(what)}: {cause}" for (who, cause), what in found.items()]
+
     def __repr__(self) -> str:
         return "\n".join([self.title, *_aligned(self._rows()), *self._rest(), self.summary])
 
@@ -534,6 +544,11 @@ def _words(fate: Fate | None) -> str:
 def _emphasised(cell: str) -> str:
     escaped = html.escape(cell)
     return f"<b>✕ {escaped}</b>" if cell.startswith("missed") else escaped
+
+
+def _quoted(bodies: Sequence[str]) -> str:
+    more = [f"{len(bodies) - LOSSES_SHOWN} more"] if len(bodies) > LOSSES_SHOWN else []
+    return ", ".join([*(f"“{_shortened(body)}”" for body in bodies[:LOSSES_SHOWN]), *more])
 
 
 def _shortened(body: str) -> str:

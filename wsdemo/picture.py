@@ -54,7 +54,8 @@ class Picture(Figure):
 
 def alt(words: str) -> dict[str, dict[str, str]]:
     """The metadata by which a notebook's PNG has words for who cannot see it."""
-    return {"image/png": {"alt": " ".join(words.split())[:ALT_LENGTH]}}
+    lines = [" ".join(line.split()) for line in words.splitlines()]
+    return {"image/png": {"alt": one_line(". ".join(filter(None, lines)), ALT_LENGTH)}}
 
 
 def shortened(text: str, most: int = WORD_SHOWN) -> str:

@@ -227,7 +227,8 @@ def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:
     data = output.get("data", {})
     state = states.get(data.get(VIEW, {}).get("model_id"), {}).get("state", {})
     if "image/png" in data:
-        picture = _picture(data["image/png"], data.get("text/plain", ""))
+        alt = output.metadata.get("image/png", {}).get("alt", data.get("text/plain", ""))
+        picture = _picture(data["image/png"], alt)
         if "runs" in state:
             yield _stage(state, picture)
         else:
@@ -244,9 +245,9 @@ def _words(text: str) -> str:
     return f"<pre>{html.escape(text)}</pre>" if text else ""
 
 
-def _picture(png: str, words: str) -> str:
-    alt = html.escape(" ".join(words.split()), quote=True)
-    return f'<img src="data:image/png;base64,{png.strip()}" alt="{alt}">'
+def _picture(png: str, alt: str) -> str:
+    words = html.escape(" ".join(alt.split()), quote=True)
+    return f'<img src="data:image/png;base64,{png.strip()}" alt="{words}">'
 
 
 def _stage(state: dict[str, Any], picture: str) -> str:

@@ -83,8 +83,11 @@ def _draw(found: Mapping[str, Trace]) -> Timeline:
     for ax, drawing in zip(axes[:, 0], drawings, strict=True):
         drawing.draw(ax)
     cast.legend.draw(figure, WORDS)
-    words = [f"{ledger(trace).title}: {ledger(trace).summary}" for trace in found.values()]
-    figure.words = "\n".join(["Space-time diagram", *words])
+    books = [ledger(trace) for trace in found.values()]
+    outcomes = [line for book in books for line in (f"{book.title}: {book.summary}", *book.losses)]
+    captions = [beat.caption for beat in _beats(stories[0]) if beat.caption]
+    beats = [f"Beat {number}: {caption}" for number, caption in enumerate(captions, start=1)]
+    figure.words = "\n".join(["Space-time diagram", *outcomes, *beats])
     return figure
 
 

@@ -8,7 +8,6 @@ and the outcome in words.
 from __future__ import annotations
 
 import asyncio
-import base64
 import math
 import secrets
 from collections import Counter
@@ -26,7 +25,6 @@ from wsdemo.controls import Act, LiveCluster, carry_out, offers
 from wsdemo.ledger import ledger
 from wsdemo.notebook import hear_while_awaiting
 from wsdemo.page import module, page, style
-from wsdemo.picture import alt
 from wsdemo.space_time import timeline
 from wsdemo.story import Beat, Health, Item, Said, Story, Teller
 from wsdemo.trace import Record, Source, Trace, TraceError, load_traces, traces
@@ -262,9 +260,9 @@ class Stage(anywidget.AnyWidget):
         data, metadata = super()._repr_mimebundle_(**options) or ({}, {})
         data = {**data, "text/plain": repr(self)}
         if not self.problem:
-            image = timeline(self._found)._repr_png_()
-            data["image/png"] = base64.b64encode(image).decode()
-            metadata = {**metadata, **alt(f"Space-time diagram. {self!r}")}
+            picture, words = timeline(self._found)._repr_mimebundle_()
+            data["image/png"] = picture["image/png"]
+            metadata = {**metadata, **words}
         return data, metadata
 
     def __repr__(self) -> str:
