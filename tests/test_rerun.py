@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -151,6 +152,62 @@ async def test_a_scenario_can_be_saved_and_edited_and_played_again(tmp_path: Pat
     path.write_text("x = 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match="has no function my_story"):
         load_scenario(path)
+
+
+@pytest.mark.parametrize(
+    "evil",
+    [
+        '"""+print("run")+"""',
+        "'''+print('run')+'''",
+        "\\",
+        '\\"""\nprint("run")\n"""',
+        "\nprint('run')",
+        "\u2028print('run')",
+        '")\nprint("run")  # {print("run")}',
+    ],
+)
+def test_what_a_trace_says_stays_text(evil: str) -> None:
+    """A trace may come from anywhere: nothing in it becomes code."""
+    trace = Trace(broker=evil, servers=[evil])
+    trace.append("step", "scenario", caption=evil, notes=evil)
+    trace.append("asked", evil, to="join", server=evil)
+    trace.append("send", evil, event=evil, body=evil)
+    trace.append("send", evil, event=evil, body=evil)
+    trace.append("asked", evil, to="reconnect", server=evil)
+    trace.append("start", evil)
+    trace.append("fault", evil, reason="killed")
+    trace.append("fault", evil, "redis", reason="link cut")
+    tree = ast.parse(as_scenario(trace))
+    called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+    player = f"cluster.player({evil!r})"
+    assert {name.replace(ast.unparse(ast.Constant(evil)), repr(evil)) for name in called} == {
+        *("cluster.step", "cluster.join", "cluster.player", "cluster.add_server"),
+        *("cluster.kill_server", "cluster.cut_redis_link", f"{player}.send", f"{player}.reconnect"),
+    }
+
+
+@pytest.mark.parametrize("replies", ["print('run')", [1], None])
+def test_a_trace_with_no_number_where_one_belongs_is_refused(replies: object) -> None:
+    """It says what stands there."""
+    trace = Trace(broker="stream", servers=["A"])
+    trace.append("fault", "A", "redis", reason="reply lost", replies=replies)
+    with pytest.raises(ValueError, match="where a number belongs"):
+        as_scenario(trace)
+
+
+async def test_a_redis_that_ends_frozen_and_keeps_its_data_stands_still_no_more() -> None:
+    """What is said after its return comes to rest, as it did."""
+    async with open_cluster(broker="stream") as cluster:
+        [p1] = await cluster.join("P1")
+        await cluster.freeze_redis()
+        await cluster.stop_redis(keep=True)
+        await cluster.start_redis()
+        await p1.send("jump")
+        await cluster.settle()
+        await p1.send("duck")
+        source = as_scenario(cluster.trace)
+    assert "await cluster.stop_redis(keep=True)\n    await cluster.start_redis()" in source
+    assert 'send("jump")\n    await cluster.settle()\n    await p1.send("duck")' in source
 
 
 @pytest.mark.parametrize("name", ["", "2nd", "my run", "class", "a(b)"])

@@ -48,8 +48,8 @@ _PLAYERS = {
 def as_scenario(trace: Trace, name: str = "my_run") -> str:
     """The source of an async function of a cluster that does the same once more.
 
-    It says above it which cluster it wants. Raises `ValueError` for a name that no function can
-    have, and for a run in which nobody has done anything.
+    It says which cluster it wants. Raises `ValueError` for a name that no function can have, for a
+    run in which nobody has done anything, and for a trace that no run has written.
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"{name!r} can be no function's name; use letters, digits and _")
@@ -65,7 +65,7 @@ def as_scenario(trace: Trace, name: str = "my_run") -> str:
     return "\n".join(
         [
             f"async def {name}(cluster):",
-            f'{INDENT}"""Play it on `open_cluster({wanted})`."""',
+            f"{INDENT}{_docstring(f'Play it on `open_cluster({wanted})`.')}",
             *lines,
         ]
     )
@@ -147,17 +147,16 @@ class _Writer:
                 self.added.add(record.at)
                 yield f"await cluster.add_server({_text(record.at)})"
             case "fault" | "heal" if what[1] == "reply lost":
-                replies = record.data.get("replies", 0)
+                replies = _number(record.data.get("replies", 0))
                 yield f"await cluster.lose_redis_replies({_text(record.at)}, {replies})"
-            case "fault" if record.data.get("keep"):
-                yield "await cluster.stop_redis(keep=True)"
             case "fault" | "heal" if record.peer == "redis" and what in _LINKS:
                 yield f"await cluster.{_LINKS[what]}({_text(record.at)})"
             case "fault" | "heal" if record.at in self._players and what in _PLAYERS:
                 yield f"{self._player(record.at)}.{_PLAYERS[what]}"
             case "fault" | "heal" if not record.peer and record.at == "redis" and what in _REDIS:
                 self._stands_still(record.at, what[1])
-                yield f"await cluster.{_REDIS[what]}"
+                deed = "stop_redis(keep=True)" if record.data.get("keep") else _REDIS[what]
+                yield f"await cluster.{deed}"
             case "fault" | "heal" if not record.peer and what in _SERVERS:
                 self._stands_still(record.at, what[1])
                 yield f"await cluster.{_SERVERS[what]}({_text(record.at)})"
@@ -214,6 +213,18 @@ def _arguments(caption: str, notes: str) -> str:
         return _text(caption)
     lines = [_text(caption), f"notes={_text(notes)}"]
     return "".join(f"\n{INDENT}{INDENT}{line}," for line in lines) + f"\n{INDENT}"
+
+
+def _docstring(text: str) -> str:
+    """Whatever a trace that came from elsewhere has for a name, it stays within the quotes."""
+    is_simple = text.isprintable() and '"""' not in text and "\\" not in text
+    return f'"""{text}"""' if is_simple else repr(text)
+
+
+def _number(given: object) -> int:
+    if not isinstance(given, int):
+        raise ValueError(f"this trace has {given!r} where a number belongs")
+    return given
 
 
 def _text(text: object) -> str:
