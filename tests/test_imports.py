@@ -135,7 +135,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     # views know the trace, and each what the ones before it have made of it
     "ledger": {"trace"},
     "rerun": {"trace"},
-    "challenges": {"trace", "ledger"},
+    "challenges": {"trace", "ledger", "story"},
     "story": {"trace", "ledger"},
     "picture": set(),
     "signs": {"picture"},
