@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 from typing import Any
 
+import nbformat
 import pytest
+from nbformat import v4
 
 from wsdemo.cluster import BROKERS
 from wsdemo.ledger import ledger
@@ -31,6 +34,29 @@ def test_run_prints_the_ledgers_and_saves_the_traces(redis: str, tmp_path: Path)
     assert "heard 10 · missed 2 · twice 0" in ran.stdout
     assert "heard 12 · missed 0 · twice 0" in ran.stdout
     assert repr(ledger(load_traces(saved))) in ran.stdout
+
+
+def test_what_a_pipe_has_no_letter_for_is_no_error() -> None:
+    """A pipe on Windows has no “→”: the doctor's advice comes all the same."""
+    environment = {
+        **os.environ,
+        "PYTHONIOENCODING": "cp1252",
+        "WSDEMO_REDIS": "redis://127.0.0.1:1",
+    }
+    ran = wsdemo("doctor", env=environment, encoding="cp1252")
+    assert ran.returncode == 1
+    assert "MISSING  WSDEMO_REDIS" in ran.stdout
+    assert "? unset it, or set it to fake" in ran.stdout
+
+
+def test_a_cell_that_fails_stops_the_site_and_is_told(tmp_path: Path) -> None:
+    """Which lesson it is stands above; what went wrong, in a line."""
+    cell = v4.new_code_cell("1 / 0")  # type: ignore[no-untyped-call]
+    notebook = v4.new_notebook(cells=[cell])  # type: ignore[no-untyped-call]
+    nbformat.write(notebook, tmp_path / "00_broken.ipynb")  # type: ignore[no-untyped-call]
+    ran = wsdemo("site", "--notebooks", str(tmp_path), "--out", str(tmp_path / "site"))
+    assert (ran.returncode, ran.stdout) == (1, "1 of 1: 00_broken\n")
+    assert ran.stderr == "wsdemo: a cell failed: ZeroDivisionError: division by zero\n"
 
 
 def test_run_saves_the_animation_too(tmp_path: Path) -> None:

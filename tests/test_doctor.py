@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib.metadata
 import shutil
 
 import pytest
@@ -24,6 +25,23 @@ async def test_without_a_redis_binary_it_says_what_still_works(
     assert not found.ok
     assert not found.needed
     assert 'redis="fake"' in str(found)
+
+
+async def test_a_package_that_is_too_old_or_missing_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """To be there is not enough: an older one would fail later, and say less."""
+    version = importlib.metadata.version
+
+    def other(name: str) -> str:
+        if name == "anywidget":
+            raise importlib.metadata.PackageNotFoundError(name)
+        return "12.0" if name == "websockets" else version(name)
+
+    monkeypatch.setattr(importlib.metadata, "version", other)
+    found = {finding.what: finding for finding in await doctor.examine()}["packages"]
+    assert (found.ok, found.needed) == (False, True)
+    assert found.found == "lacking anywidget, websockets>=17.0 (there is 12.0)"
 
 
 async def test_a_redis_that_was_chosen_and_does_not_answer_is_missing(

@@ -482,6 +482,21 @@ async def test_what_is_left_broken_is_told(told: Told, what_else: str, line: str
     assert (await told(exercises.p1_misses(3), breaks))[0].startswith(f"✗ Not yet: {line}")
 
 
+@pytest.mark.parametrize("what", ["players", "servers"])
+async def test_names_that_an_attempt_takes_are_its_own(told: Told, what: str) -> None:
+    """Whoever comes in the end has another one."""
+
+    async def takes_names(cluster: Cluster) -> None:
+        await three_while_away(cluster)
+        for number in range(5, 10):
+            await (cluster.join if what == "players" else cluster.add_server)(f"P{number}")
+
+    lines = await told(exercises.p1_misses(3), takes_names)
+    assert lines == ["✓ P1 misses exactly three events"] or lines == [
+        "✓ P1 misses exactly 3 events"
+    ]
+
+
 async def test_what_is_no_function_is_told(told: Told) -> None:
     """Whoever calls the function instead of giving it, or gives something else, is told so."""
     expected = ["✗ Not yet: give `check` the function itself, without brackets after its name"]

@@ -161,7 +161,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     ),
     "exercises": EXERCISES,
     "serve": LEAVES | ACTORS,
-    "site": {"page"},
+    "site": {"page", "prediction"},
     "cli": LEAVES | ACTORS | WIRING | VIEWS | {"", "doctor", "serve", "site"},
     "__main__": {"cli"},
 }

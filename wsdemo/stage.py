@@ -24,7 +24,7 @@ import traitlets
 from wsdemo.controls import Act, LiveCluster, carry_out, offers
 from wsdemo.ledger import ledger
 from wsdemo.notebook import hear_while_awaiting
-from wsdemo.page import module, page, style
+from wsdemo.page import TOLD, module, page, style
 from wsdemo.space_time import timeline
 from wsdemo.story import Beat, Health, Item, Said, Story, Teller
 from wsdemo.trace import Record, Source, Trace, TraceError, load_traces, traces
@@ -135,13 +135,8 @@ class Stage(anywidget.AnyWidget):
 
         It needs no network, no kernel and no other file. Raises `OSError`.
         """
-        told = {
-            "runs": [run.told() for run in self._told],
-            "key": self.key,
-            "problem": self.problem,
-            "look": self.look,
-            "minutes": self.minutes,
-        }
+        traits = {name: getattr(self, name) for name in TOLD}
+        told = {**traits, "runs": [run.told() for run in self._told]}  # up to now
         titles = " · ".join(run.title for run in self._told)
         _write(Path(path), page(told, _shortened(f"{titles or 'No run'} – wsdemo", 200)))
 

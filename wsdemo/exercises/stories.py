@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Collection, Coroutine
 from functools import partial
+from itertools import count
 from typing import Any
 
 from wsdemo import faults
@@ -143,10 +144,10 @@ def everyone_hears_once(broker: str = "stream") -> Exercise:
         if not cluster.trace.select("send", at="P2"):
             return ["the player has said nothing"]
         return [
-            f"{player.name} has heard “{word}” {count} times"
+            f"{player.name} has heard “{word}” {times} times"
             for player in (p1, p2)
             for word in words
-            if (count := [event.body for event in player.heard].count(word)) != 1
+            if (times := [event.body for event in player.heard].count(word)) != 1
         ]
 
     return Exercise("everyone has heard each word just once", judge)
@@ -229,9 +230,9 @@ async def _played(
 async def _last_word(cluster: Cluster, chance: random.Random) -> str:
     """What somebody says in the end who has not been there, on any server that is up."""
     up = [name for name in cluster.servers if cluster.server_state(name) == "up"]
-    there = {name for name, player in cluster.players.items() if not player.left}
+    names = (f"P{number}" for number in count(chance.randint(5, 9)))
+    name = next(name for name in names if name not in {*cluster.players, *cluster.servers})
     try:
-        name = chance.choice([name for name in OTHERS if name not in there])
         [other] = await cluster.join(name, server=chance.choice(up) if up else None)
         event = await other.send(chance.choice(WORDS))
     except ConnectionError as error:
@@ -271,8 +272,8 @@ def _spoke_while_redis_was_away(trace: Trace, player: str) -> bool:
     return False
 
 
-def _events(count: int) -> str:
-    return "one event" if count == 1 else f"{count} events"
+def _events(number: int) -> str:
+    return "one event" if number == 1 else f"{number} events"
 
 
 # What breaks while a player speaks
