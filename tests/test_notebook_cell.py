@@ -162,6 +162,19 @@ def test_a_cell_run_twice_stops_the_cluster_it_opened_before(notebook: Notebook,
     assert notebook.run("p1.heard[0].body") == "'x'"
 
 
+def test_a_stage_s_cell_run_twice_has_one_stage(notebook: Notebook) -> None:
+    """The stage that nobody sees any more follows the cluster no longer; two of one run do."""
+    notebook.run(OPEN)
+    notebook.run("from wsdemo import Stage\nbefore = len(cluster.trace._watchers)")
+    for _ in range(3):
+        notebook.run("stage = Stage(cluster); stage", "cell-1")
+        assert notebook.run("len(cluster.trace._watchers) - before") == "1"
+    notebook.run("stages = [Stage(cluster), Stage(cluster)]", "cell-1")
+    assert notebook.run("len(cluster.trace._watchers) - before") == "2"
+    notebook.run("[each.close() for each in stages]")
+    assert notebook.run("len(cluster.trace._watchers) - before") == "0"
+
+
 def test_an_edited_cell_is_the_same_cell(notebook: Notebook) -> None:
     """With the front end's id of the cell, its code may change in between."""
     notebook.run(OPEN, "cell-1")

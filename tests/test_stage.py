@@ -397,6 +397,27 @@ async def test_what_is_added_takes_nobodys_name(browser: Browser) -> None:
     assert list(cluster.servers) == ["A", "B", "D", "E"]
 
 
+@pytest.mark.parametrize(
+    ("action", "breaking", "why"),
+    [
+        ("add-server", {"redis redis": "stop"}, "Redis is down: start it first."),
+        ("add-player", {"server A": "kill", "server B": "kill"}, "No server is up: restart one"),
+    ],
+)
+async def test_what_cannot_be_added_begins_no_beat(
+    browser: Browser, action: str, breaking: dict[str, str], why: str
+) -> None:
+    """A run that is kept tells nothing that was not done; the button says why it cannot be."""
+    for part, how in breaking.items():
+        await browser.ask(action=how, part=part)
+    (offer,) = [o for o in browser.stage.acts["cluster cluster"] if o["action"] == action]
+    assert offer["why"].startswith(why)
+    assert (await browser.ask(action=action, part="cluster cluster"))["type"] == "failed"
+    await asyncio.sleep(0)
+    beats = [item for item in browser.items if item["type"] == "beat"]
+    assert len(beats) == len(breaking)
+
+
 async def test_a_full_alphabet_has_no_more_servers(pretended: Browser) -> None:
     """Servers are called A to Z."""
     pretended.cluster.servers = dict.fromkeys("ABCDEFGHIJKLMNOPQRSTUVWXYZ", pretended.cluster)

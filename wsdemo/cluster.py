@@ -25,7 +25,7 @@ from wsdemo.changes import Changes
 from wsdemo.kept import Kept
 from wsdemo.ledger import TITLES
 from wsdemo.limits import Limits
-from wsdemo.notebook import Cell, current_cell
+from wsdemo.notebook import Cell, MadeInCells, current_cell
 from wsdemo.parts import PART_NAMES, Parts, Server, check_known
 from wsdemo.player import Player
 from wsdemo.protocol import check_name
@@ -520,12 +520,8 @@ class _OpenCluster:
 
     async def _open(self) -> Cluster:
         if self._cell:
-            run, clusters = _opened_in.get(self._cell.name, (self._cell.run, []))
-            if run != self._cell.run:
-                await asyncio.gather(*(cluster.stop() for cluster in clusters))
-                clusters = []
-            running = [cluster for cluster in clusters if cluster._state != "stopped"]
-            _opened_in[self._cell.name] = (self._cell.run, [*running, self._cluster])
+            await asyncio.gather(*(cluster.stop() for cluster in _opened.earlier(self._cell)))
+            _opened.note(self._cell, self._cluster)
         await self._cluster.start()
         return self._cluster
 
@@ -542,8 +538,7 @@ class _OpenCluster:
         await self._cluster.stop()
 
 
-# Each notebook cell's last run, and the clusters it has opened.
-_opened_in: dict[str, tuple[str, list[Cluster]]] = {}
+_opened = MadeInCells[Cluster](lambda cluster: cluster._state == "stopped")
 
 
 def open_cluster(

@@ -16,6 +16,7 @@ from wsdemo.trace import HasTrace
 __all__ = ["Act", "LiveCluster", "Offer", "carry_out", "offers"]
 
 ENDED = "This run has ended: the cluster is stopped, or about to start anew."
+NAMES = string.ascii_uppercase  # of servers
 MAX_BODY = 200  # characters that the stage's text field may send
 
 
@@ -147,9 +148,15 @@ def _offers(cluster: LiveCluster, health: Mapping[str, str]) -> dict[str, list[O
         found[f"server {name}"] = _for_server(f"Server {name}", health.get(name, "up"), redis)
     if cluster.broker != "none":
         found["redis redis"] = _for_redis(cluster.redis_cannot, health.get("redis", "up"))
+    up = [name for name in cluster.servers if health.get(name, "up") == "up"]
+    is_full = len(cluster.servers) >= len(NAMES)
     found["cluster cluster"] = [
-        Offer("add-player", "Add a player"),
-        Offer("add-server", "Add a server"),
+        Offer("add-player", "Add a player", "" if up else "No server is up: restart one first."),
+        Offer(
+            "add-server",
+            "Add a server",
+            f"There are {len(NAMES)} servers, and no more names." if is_full else _cure(redis),
+        ),
         *(
             Offer(
                 "change-broker",
@@ -180,13 +187,18 @@ def _for_player(
 
 def _for_server(name: str, health: str, redis: str) -> list[Offer]:
     down = f"{name} is down already." if health == "down" else ""
-    deed = {"down": "start", "frozen": "thaw"}.get(redis)
     return [
         Offer("kill", "Kill", down),
-        Offer("restart", "Restart", f"Redis is {redis}: {deed} it first." if deed else ""),
+        Offer("restart", "Restart", _cure(redis)),
         Offer("freeze", "Freeze", down or (f"{name} is frozen already." if health != "up" else "")),
         Offer("thaw", "Thaw", f"{name} is not frozen." if health != "frozen" else ""),
     ]
+
+
+def _cure(redis: str) -> str:
+    """Why no server can start now, if Redis is not up."""
+    deed = {"down": "start", "frozen": "thaw"}.get(redis)
+    return f"Redis is {redis}: {deed} it first." if deed else ""
 
 
 def _for_redis(cannot: str, health: str) -> list[Offer]:
@@ -304,7 +316,7 @@ _DEEDS: dict[tuple[str, str], _Deed] = {
         "The balancer has chosen its server. Does it hear what was said before?",
     ),
     ("cluster", "add-server"): _Deed(
-        lambda cluster, name, act: _add(cluster.add_server, string.ascii_uppercase, cluster),
+        lambda cluster, name, act: _add(cluster.add_server, NAMES, cluster),
         "A server is added",
         "It is empty. Who will come to it: those who are here, or those who come next?",
     ),
@@ -334,15 +346,17 @@ async def _add(
     add: Callable[[str], Awaitable[object]], names: Iterable[str], cluster: LiveCluster
 ) -> None:
     """Add one under the first name that is free."""
+    reason: ValueError | None = None
     for name in names:
         if name in cluster.players or name in cluster.servers:
             continue
         try:
             await add(name)
-        except ValueError:  # a client that is none of ours has it, or somebody was quicker
+        except ValueError as error:  # a client that is none of ours has it, or somebody was quicker
+            reason = error
             continue
         return
-    raise ValueError(f"every name is taken, up to {name}")
+    raise ValueError(f"every name is taken, up to {name}") from reason
 
 
 def _renewed(broker: str) -> str:

@@ -6,9 +6,11 @@ import json
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Generic, TypeVar
 
-__all__ = ["Cell", "current_cell", "hear_while_awaiting"]
+__all__ = ["Cell", "MadeInCells", "current_cell", "hear_while_awaiting"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -17,6 +19,25 @@ class Cell:
 
     name: str
     run: str
+
+
+class MadeInCells(Generic[T]):
+    """What each cell has made in its last run, and what of it is not over yet."""
+
+    def __init__(self, is_over: Callable[[T], bool]) -> None:
+        self._is_over = is_over
+        self._made: dict[str, tuple[str, list[T]]] = {}
+
+    def earlier(self, cell: Cell) -> list[T]:
+        """What an earlier run of this cell has made, for its present run to replace."""
+        run, made = self._made.get(cell.name, (cell.run, []))
+        return [] if run == cell.run else made
+
+    def note(self, cell: Cell, thing: T) -> None:
+        """This run of the cell has made something."""
+        run, made = self._made.get(cell.name, (cell.run, []))
+        kept = [each for each in made if run == cell.run and not self._is_over(each)]
+        self._made[cell.name] = (cell.run, [*kept, thing])
 
 
 def current_cell() -> Cell | None:

@@ -23,7 +23,7 @@ import traitlets
 
 from wsdemo.controls import Act, LiveCluster, carry_out, offers
 from wsdemo.ledger import ledger
-from wsdemo.notebook import hear_while_awaiting
+from wsdemo.notebook import MadeInCells, current_cell, hear_while_awaiting
 from wsdemo.page import TOLD, module, page, style
 from wsdemo.space_time import timeline
 from wsdemo.story import Beat, Health, Item, Said, Story, Teller
@@ -129,6 +129,7 @@ class Stage(anywidget.AnyWidget):
         if self._cluster is not None:
             self._unwatch_runs = self._cluster.on_run_change(self._change_run)
             self._hear_no_more = hear_while_awaiting(self.model_id or "")
+            self._replace_earlier()
 
     def save_html(self, path: str | PathLike[str]) -> None:
         """Write the stage, as a replay of what has happened so far, into one HTML page.
@@ -145,8 +146,15 @@ class Stage(anywidget.AnyWidget):
         for end in (self._unwatch_trace, self._unwatch_runs, self._hear_no_more):
             if end:
                 end()
-        self._unwatch_trace = self._unwatch_runs = None
+        self._unwatch_trace = self._unwatch_runs = self._hear_no_more = None
         super().close()
+
+    def _replace_earlier(self) -> None:
+        """A cell that is run again has a new stage: nobody sees the ones that it had before."""
+        if cell := current_cell():
+            for stage in _live.earlier(cell):
+                stage.close()
+            _live.note(cell, self)
 
     def _tell(self) -> None:
         """Tell the traces from their beginning."""
@@ -263,6 +271,9 @@ class Stage(anywidget.AnyWidget):
     def __repr__(self) -> str:
         outcomes = [ledger(run.trace) for run in self._told]
         return self.problem or "\n".join(f"{each.title}: {each.summary}" for each in outcomes)
+
+
+_live = MadeInCells[Stage](lambda stage: stage._unwatch_trace is None)
 
 
 # What a stage is of
