@@ -291,6 +291,11 @@ _PROOF: dict[str, Callable[[Any, Any], bool]] = {
     "redis down": lambda record, fate: (
         record.kind == "fault" and "redis" in (record.at, record.peer)
     ),
+    "server without Redis": lambda record, fate: (
+        record.kind == "fault"
+        and record.peer == "redis"
+        and record.data.get("reason") == "link cut"
+    ),
     "server not subscribed": lambda record, fate: (
         (record.kind in ("fault", "disconnect") and "redis" in (record.at, record.peer))
         or (record.kind == "fault" and record.at in SERVERS)

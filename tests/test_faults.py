@@ -522,9 +522,9 @@ class TestAServer:
                 assert p1.heard == []
                 assert causes(cluster, "P1") == {
                     "of B": "server not subscribed",
-                    "of A": "redis down",
+                    "of A": "server without Redis",
                 }
-                assert causes(cluster, "P2") == {"of A": "redis down"}
+                assert causes(cluster, "P2") == {"of A": "server without Redis"}
                 assert p1.errors[-1].code == "broker-down"
                 assert p1.connected
             await settled(cluster)

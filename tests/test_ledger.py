@@ -194,6 +194,27 @@ def test_redis_down() -> None:
     assert ledger(trace).missed_by("P2") == [("P2-1", "redis down")]
 
 
+CUT, MENDED = "fault {} redis 'reason=link cut'", "heal {} redis 'reason=link mended'"
+STOPPED, STARTED = "fault redis reason=stopped", "heal redis reason=started"
+
+
+@pytest.mark.parametrize(
+    ("before", "cause"),
+    [
+        ([CUT.format("A")], "server without Redis"),
+        ([CUT.format("B")], "redis down"),
+        ([CUT.format("A"), MENDED.format("A")], "redis down"),
+        ([CUT.format("A"), STOPPED], "redis down"),
+        ([CUT.format("A"), STOPPED, STARTED], "server without Redis"),
+    ],
+)
+def test_a_server_without_redis(before: list[str], cause: str) -> None:
+    """Where only the link of the speaker's server is cut, Redis is not to blame."""
+    unpublished = "unpublished A redis P2-1 'reason=out of reach'"
+    _, fate = the_miss("pubsub", APART, *before, says("P2", "A", "P2-1"), unpublished)
+    assert fate.cause == cause
+
+
 def test_an_answer_that_never_came_is_no_miss() -> None:
     """Where Redis passed the event on and its answer was lost, the players have heard it."""
     found = ledger(
@@ -1132,7 +1153,7 @@ def proves(trace: Trace, fate: Fate) -> bool:
         case "no broker between servers":
             received = trace.select("receive", event=fate.event)[0]
             return trace.about["broker"] == "none" and fate.server not in ("", received.at)
-        case "redis down":
+        case "redis down" | "server without Redis":
             return "unpublished" in about
         case "lost with its server":
             return "receive" in about and not about & {"publish", "unpublished", "relay"}

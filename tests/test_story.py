@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import shlex
 from collections import Counter, defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -607,7 +608,7 @@ def written(broker: str, *records: str) -> Trace:
     """A trace of these records, one a line: kind, at, peer ("-" for none), event, details."""
     trace = Trace(broker=broker, servers=["A", "B", "C"])
     for line in "\n".join(records).splitlines():
-        words = line.split()
+        words = shlex.split(line) if "'" in line else line.split()
         data = dict(word.split("=", 1) for word in words if "=" in word)
         kind, at, *rest = ["" if word == "-" else word for word in words if "=" not in word]
         trace.append(kind, at, *rest, **data)  # type: ignore[arg-type]
@@ -636,6 +637,10 @@ LOST: dict[str, tuple[str, str, int, str, *tuple[str, ...]]] = {
     "never reached a server": ("P2", "A", 0, "pubsub", P1_ON_A, "send P2 A P2-1 body=jump"),
     "no broker between servers": ("A", "B", 1, "none", P1_ON_B, SAID, LOCAL),
     "redis down": ("A", "redis", 1, "pubsub", P1_ON_B, SAID, "unpublished A redis P2-1 reason=x"),
+    "server without Redis": (
+        *("A", "redis", 1, "pubsub", P1_ON_B, "fault A redis reason='link cut'", SAID),
+        "unpublished A redis P2-1 reason=x",
+    ),
     "server not subscribed": (
         *("redis", "B", 2, "pubsub", P1_ON_B, "subscribe A redis", SAID),
         *("publish A redis P2-1 receivers=1", HEARD),

@@ -23,6 +23,7 @@ Cause = Literal[
     "",  # not missed
     "no broker between servers",
     "redis down",
+    "server without Redis",
     "server not subscribed",
     "player away",
     "player too slow",
@@ -74,6 +75,7 @@ class _Event:
     heard: Counter[str] = field(default_factory=Counter)
     received: Record | None = None
     publish: Record | None = None  # carried out, or not
+    was_cut_off: bool = False  # its server from Redis, while that was there, when it was published
     relays: dict[str, Record] = field(default_factory=dict)  # by server
     too_slow: set[str] = field(default_factory=set)  # for this event
     delivered: dict[str, Record] = field(default_factory=dict)  # by player
@@ -99,6 +101,8 @@ class FateFinder:
         self._events: dict[str, _Event] = {}
         self._open: set[str] = set()  # events that have not come to rest
         self._frozen: set[str] = set()  # servers
+        self._cut: set[str] = set()  # servers whose link to Redis is
+        self._is_redis_down = False
         self._subscribed: set[str] = set()  # servers, to the game's channel
         self._epochs: list[str] = []  # of what is kept, in the order of their beginning
         self._gaps: dict[str, list[tuple[int, int, Record]]] = {}  # player -> up to which place
@@ -126,6 +130,10 @@ class FateFinder:
                 for event in (self._events[name] for name in self._open):
                     if record.peer in event.delivered and not event.heard[record.peer]:
                         event.too_slow.add(record.peer)
+            case "fault" if record.peer == "redis" and record.data.get("reason") == "link cut":
+                self._cut.add(record.at)
+            case "heal" if record.peer == "redis" and record.data.get("reason") == "link mended":
+                self._cut.discard(record.at)
             case "fault" | "heal" if not record.peer:
                 self._break_or_heal(record)
             case "subscribe" if self._is_the_games(str(record.data.get("channel", ""))):
@@ -171,7 +179,10 @@ class FateFinder:
                 self._subscribed.discard(part)
                 for name in self._open:
                     self._events[name].killed.add(part)
+            case "started":
+                self._is_redis_down = False
             case "stopped" | "killed" | "power cut":
+                self._is_redis_down = True
                 self._frozen.discard(part)
                 self._subscribed.clear()
                 for name in self._open:
@@ -204,6 +215,7 @@ class FateFinder:
                 event.where = {player: self._where.get(player) for player in event.where}
             case "publish" | "unpublished":
                 event.publish = record
+                event.was_cut_off = record.at in self._cut and not self._is_redis_down
             case "relay":
                 event.relays[record.at] = record
                 if self._keeps and event.place is None and "seq" in record.data:
@@ -288,7 +300,8 @@ class FateFinder:
         if event.publish is None:
             return missed("lost with its server", event.received)
         if event.publish.kind == "unpublished":
-            return missed("redis down", event.publish)
+            cause: Cause = "server without Redis" if event.was_cut_off else "redis down"
+            return missed(cause, event.publish)
         if server in event.killed:
             return missed("lost with its server", event.publish)
         if event.redis_ended and server in event.subscribed:

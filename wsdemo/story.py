@@ -669,6 +669,8 @@ class Teller:
                 return way.sent.at, receiver
             case "no broker between servers":
                 return receiver, fate.server
+            case "server without Redis":
+                return receiver, "redis"
             case "redis down" | "lost with its server" if way.through_hub:
                 return "redis", fate.server
             case "redis down" | "lost with its server" if self._about.get("broker") != "none":
@@ -730,6 +732,8 @@ def _why(cause: str, source: str, target: str, players: list[str], died: bool) -
             return f"{len(players)} players are away"
         case "redis down":
             return "Redis is down"
+        case "server without Redis":
+            return f"{source} has no link to Redis"
     return cause
 
 
