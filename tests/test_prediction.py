@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from ipywidgets import Checkbox, Label, RadioButtons
+from ipywidgets import Button, Checkbox, Label, RadioButtons
 
 from tests.test_notebook_cell import Notebook, started
 from wsdemo import compare, open_cluster, scenarios
@@ -36,6 +36,11 @@ def parts(asked: Marks | Choice) -> list[Any]:
 
 def boxes(asked: Marks) -> dict[str, Any]:
     return {each.description: each for each in parts(asked) if isinstance(each, Checkbox)}
+
+
+def button(asked: Any) -> Button:
+    (found,) = [each for each in parts(asked) if isinstance(each, Button)]
+    return found
 
 
 def state(asked: Marks | Choice) -> str:
@@ -104,6 +109,19 @@ def test_an_answer_that_is_none_is_refused() -> None:
         predict("How many?", between=["1", "2"], answer="4")
     with pytest.raises(ValueError, match="'3' is none of '1', '2'"):
         predict("How many?", between=["1", "2"], answer="1").compare(3)
+    with pytest.raises(ValueError, match="give the outcomes to choose between"):
+        predict("How many?", between=[], answer="1")
+    with pytest.raises(TypeError, match="`answer` answers `between`"):
+        predict("P1", among=WORDS, answer="jump")  # type: ignore[call-overload]
+    with pytest.raises(TypeError, match="either with `among` and `misses`, or"):
+        predict("P1", misses=["jump"], between=["1"])  # type: ignore[call-overload]
+
+
+def test_numbers_are_words_and_nothing_is_a_mark() -> None:
+    """What a page shows is what code may say."""
+    assert predict("How many?", between=[1, 2], answer=2).chosen == "2"
+    assert predict("P1", among=[1, 2], misses=[2]).marked == ["2"]
+    assert predict("P1", among=WORDS, misses="nothing").marked == []
 
 
 async def test_nobody_there_hears_the_same_each_time(
@@ -114,7 +132,8 @@ async def test_nobody_there_hears_the_same_each_time(
         assert predict("P1", among=WORDS).compare(split) is None
         assert capsys.readouterr().out == (
             "Without a broker, P1 missed “hide” and “fire”.\n"
-            "No prediction yet. Mark above what you would have expected, and run this cell again.\n"
+            "No prediction yet. Mark above what you would have expected, "
+            "and press “Compare” there.\n"
         )
 
 
@@ -142,24 +161,45 @@ async def again(run: Run) -> Run:
     return (await compare(scenarios.p1_moves_to_b, [run.broker]))[run.broker]
 
 
-async def test_after_the_run_each_mark_is_judged_where_it_is_made(split: Run) -> None:
-    """So also in a page in which no cell can be run again."""
+async def test_after_the_run_marks_are_judged_where_they_are_made(split: Run) -> None:
+    """When its button is pressed: a verdict on the first mark would tell which to make next."""
     asked = predict("P1", among=WORDS)
+    assert button(asked).layout.display == "none"
     asked.compare(split)
+    assert button(asked).layout.display is None
+    assert state(asked) == "No prediction yet."
+    button(asked).click()
     assert state(asked) == "No prediction yet."
     boxes(asked)["hide"].value = True
-    assert state(asked) == ("You have marked: hide. P1 missed “hide” and “fire”: 3 of 4 right.")
+    assert state(asked) == "You have marked: hide."
+    button(asked).click()
+    assert state(asked) == "You have marked: hide. P1 missed “hide” and “fire”: 3 of 4 right."
     boxes(asked)["fire"].value = True
+    assert state(asked) == "You have marked: hide, fire."
+    button(asked).click()
     assert state(asked).endswith("4 of 4 right.")
     boxes(asked)["nothing"].value = True
-    assert state(asked) == ("You have marked: nothing. P1 missed “hide” and “fire”: 2 of 4 right.")
+    button(asked).click()
+    assert state(asked) == "You have marked: nothing. P1 missed “hide” and “fire”: 2 of 4 right."
 
     choice = predict("How many?", between=["1", "2"])
     choice.compare(2)
-    buttons = [each for each in parts(choice) if isinstance(each, RadioButtons)]
-    for button, verdict in zip(buttons, ("✗", "✓"), strict=True):
-        button.value = button.options[0]
-        assert state(choice) == f"You have chosen “{button.value}”. {verdict} It was “2”."
+    radios = [each for each in parts(choice) if isinstance(each, RadioButtons)]
+    for radio, verdict in zip(radios, ("✗", "✓"), strict=True):
+        radio.value = radio.options[0]
+        assert state(choice) == f"You have chosen “{radio.value}”."
+        button(choice).click()
+        assert state(choice) == f"You have chosen “{radio.value}”. {verdict} It was “2”."
+
+
+async def test_a_prediction_made_before_the_run_is_judged_by_it(split: Run) -> None:
+    """Nobody need press anything then."""
+    asked = predict("P1", among=WORDS, misses=["hide"])
+    assert state(asked) == "You have marked: hide."
+    stage = asked.compare(split)
+    assert state(asked) == "You have marked: hide. P1 missed “hide” and “fire”: 3 of 4 right."
+    assert stage is not None
+    stage.close()
 
 
 async def test_all_right_shows_nothing_more(split: Run, capsys: pytest.CaptureFixture[str]) -> None:
@@ -179,21 +219,31 @@ async def test_a_mark_that_came_after_the_run_counts(
     )
 
 
-async def test_a_live_cluster_is_compared_as_far_as_it_is(
+async def test_what_is_not_certain_is_neither_right_nor_wrong(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """An event that has not been said counts as one that was not missed."""
-    asked = predict("P1", among=["jump", "hide"], misses=[])
-    async with open_cluster(broker="none") as cluster:
-        _, p2 = await cluster.join("P1", "P2", server="A")
+    """What has not been said, or may be heard yet, counts for nothing; nor does a wrong name."""
+    asked = predict("P1", among=["jump", "hide", "seek"], misses=["seek"])
+    async with open_cluster(broker="stream") as cluster:
+        p1, p2 = await cluster.join("P1", "P2", server="A")
+        assert asked.compare(cluster) is None
+        assert capsys.readouterr().out == "With Redis Streams, P1 could hear none of these yet.\n"
         await p2.send("jump")
         await cluster.settle()
+        await p1.disconnect()
+        await p2.send("hide")
+        await cluster.settle()
         assert asked.compare(cluster) is None
-    assert capsys.readouterr().out == (
-        "✓ jump: you said heard; it was heard\n"
-        "✓ hide: you said heard; it was not said to them in this run\n"
-        "2 of 2 right\n"
-    )
+        stranger = predict("P9", among=["jump"], misses=[])
+        assert stranger.compare(cluster) is None
+    told = capsys.readouterr().out.splitlines()
+    assert told[:4] == [
+        "✓ jump: you said heard; it was heard",
+        "– hide: you said heard; it was not heard yet",
+        "– seek: you said missed; it was not said to them in this run",
+        "1 of 1 right",
+    ]
+    assert told[-1] == "With Redis Streams, P9 could hear none of these yet."
 
 
 async def test_several_runs_are_not_one(split: Run) -> None:
@@ -216,13 +266,15 @@ async def test_an_outcome_is_chosen_by_a_button(
     assert asked.compare(2) is None
     assert capsys.readouterr().out == (
         "It was “2”.\n"
-        "No prediction yet. Choose above what you would have expected, and run this cell again.\n"
+        "No prediction yet. Choose above what you would have expected, "
+        "and press “Compare” there.\n"
     )
     buttons[2].value = "3"
     buttons[0].value = "1"
     assert [each.value for each in buttons] == ["1", None, None]
-    assert state(asked) == "You have chosen “1”. ✗ It was “2”."
+    assert state(asked) == "You have chosen “1”."
     assert asked.compare(2) is None
+    assert state(asked) == "You have chosen “1”. ✗ It was “2”."
     assert asked.compare(1, await again(split), look="hide") is None
     assert capsys.readouterr().out == "✗ You said “1”; it was “2”.\n✓ You said “1”; it was “1”.\n"
 

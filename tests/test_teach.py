@@ -26,3 +26,11 @@ async def test_ready_says_so_in_a_line(capsys: pytest.CaptureFixture[str]) -> No
     """On a machine that has what the course needs, one and the same line is printed."""
     await ready()
     assert capsys.readouterr().out == "This machine is ready.\n"
+
+
+async def test_what_has_yet_to_be_awaited_holds_nothing() -> None:
+    """A forgotten `await` would make any claim true."""
+    asked = ready()
+    with pytest.raises(TypeError, match="write `await`"):
+        check("this machine is ready", asked)  # type: ignore[arg-type]
+    await asked

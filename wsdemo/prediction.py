@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, overload
 
-from ipywidgets import Checkbox, HBox, Label, RadioButtons, VBox
+from ipywidgets import Button, Checkbox, HBox, Label, RadioButtons, VBox
 
 from wsdemo.ledger import Fate, Ledger, ledger
 from wsdemo.stage import Stage
@@ -19,16 +19,21 @@ from wsdemo.trace import HasTrace, Trace
 __all__ = ["ASKED_TO_CHOOSE", "ASKED_TO_MARK", "Choice", "Marks", "predict"]
 
 NOTHING_SAID = "No prediction yet."
-AGAIN = "above what you would have expected, and run this cell again."
-ASKED_TO_MARK = f"{NOTHING_SAID} Mark {AGAIN}"
-ASKED_TO_CHOOSE = f"{NOTHING_SAID} Choose {AGAIN}"
+THERE = "above what you would have expected, and press “Compare” there."
+ASKED_TO_MARK = f"{NOTHING_SAID} Mark {THERE}"
+ASKED_TO_CHOOSE = f"{NOTHING_SAID} Choose {THERE}"
+NOTHING = "nothing"
 OUTCOMES = {"heard": "heard", "twice": "heard twice", "pending": "not heard yet"}
 
 _Run = Trace | HasTrace
 
 
 class _Question:
-    """A question, the widgets that answer it, and a line that says what has been answered."""
+    """A question, the widgets that answer it, and a line that says what has been answered.
+
+    Once there was a run to compare with, there is a button for that: a verdict that came with the
+    first mark would tell what to mark next.
+    """
 
     def __init__(self, question: str, options: Sequence[str], answers: Any) -> None:
         self._question = question
@@ -36,8 +41,10 @@ class _Question:
         self._answered = 0.0  # when it was, last, by `time.perf_counter`
         self._verdict: Callable[[], str] | None = None  # once there was a run to judge it by
         self._state = Label(NOTHING_SAID)
+        self._button = Button(description="Compare", layout={"display": "none"})
+        self._button.on_click(lambda _: self._show(self._verdict))
         asked = Label(question, style={"font_weight": "bold"})
-        self.widget = VBox([asked, answers, self._state])
+        self.widget = VBox([asked, answers, HBox([self._button, self._state])])
 
     @property
     def said(self) -> str:
@@ -50,13 +57,14 @@ class _Question:
         self._show()
 
     def _judge_by(self, verdict: Callable[[], str]) -> None:
-        """From now on, each answer is judged where it is given: nobody need run a cell again."""
+        """From now on, an answer can be judged where it is given: nobody need run a cell again."""
         self._verdict = verdict
-        self._show()
+        self._button.layout.display = None
+        self._show(verdict)
 
-    def _show(self) -> None:
-        verdict = self._verdict() if self._verdict and self.said else ""
-        self._state.value = f"{self.said or NOTHING_SAID} {verdict}".rstrip()
+    def _show(self, verdict: Callable[[], str] | None = None) -> None:
+        judged = verdict() if verdict and self.said else ""
+        self._state.value = f"{self.said or NOTHING_SAID} {judged}".rstrip()
 
     def _note_if_late(self, found: Ledger) -> None:
         """Say so where the answer came after the run."""
@@ -76,17 +84,19 @@ class _Question:
 class Marks(_Question):
     """Which of some events a player will miss: a box to check for each, and one for “nothing”."""
 
-    def __init__(self, player: str, among: Iterable[str], misses: Iterable[str] | None) -> None:
-        marked = _each(misses or ())
+    def __init__(
+        self, player: str, among: Iterable[object], misses: Iterable[object] | None
+    ) -> None:
+        marked = [] if misses == NOTHING else _each(misses or ())
         self._player = player
         self._among = _each(among)
         _require_known(marked, self._among)
         self._boxes = {word: _box(word) for word in self._among or marked}
-        self._nothing = _box("nothing")
+        self._nothing = _box(NOTHING)
         boxes = [*self._boxes.values(), self._nothing]
         super().__init__(
             f"Which of these will {player} miss?",
-            [*self._boxes, "nothing"],
+            [*self._boxes, NOTHING],
             HBox(boxes, layout={"flex_flow": "row wrap"}),
         )
         for box in boxes:
@@ -115,18 +125,23 @@ class Marks(_Question):
         """
         found = _ledger_of(run)
         fates = {word: self._fate(found, word) for word in self._among or _words(found)}
-        missed = [word for word, fate in fates.items() if fate and fate.outcome == "missed"]
+        certain = {word: fate for word, fate in fates.items() if _is_certain(fate)}
+        missed = [word for word, fate in certain.items() if fate and fate.outcome == "missed"]
+        if not certain:
+            print(f"{found.title}, {self._player} could hear none of these yet.")
+            return None
         marked = self.marked
-        self._judge_by(lambda: self._right(list(fates), missed))
+        self._judge_by(lambda: self._right(list(certain), missed))
         if marked is None:
             print(f"{found.title}, {self._player} missed {_listed(missed)}.")
             print(ASKED_TO_MARK)
             return None
-        wrong = {word: fate for word, fate in fates.items() if (word in missed) != (word in marked)}
+        wrong = {word: f for word, f in certain.items() if (word in missed) != (word in marked)}
         for word, fate in fates.items():
             said = "missed" if word in marked else "heard"
-            print(f"{'✗' if word in wrong else '✓'} {word}: you said {said}; {_outcome(fate)}")
-        print(f"{len(fates) - len(wrong)} of {len(fates)} right")
+            sign = "–" if word not in certain else "✗" if word in wrong else "✓"
+            print(f"{sign} {word}: you said {said}; {_outcome(fate)}")
+        print(f"{len(certain) - len(wrong)} of {len(certain)} right")
         self._note_if_late(found)
         shown = [fate.event for fate in wrong.values() if fate]
         return Stage(run, look=shown[0]) if shown else None
@@ -158,9 +173,11 @@ class Marks(_Question):
 class Choice(_Question):
     """One of several outcomes: a radio button for each."""
 
-    def __init__(self, question: str, between: Iterable[str], answer: str | None) -> None:
+    def __init__(self, question: str, between: Iterable[object], answer: object) -> None:
         self._between = _each(between)
-        _require_known([] if answer is None else [answer], self._between)
+        if not self._between:
+            raise ValueError("give the outcomes to choose between, as in between=['1', '2']")
+        _require_known([] if answer is None else [str(answer)], self._between)
         # JupyterLab takes the arrow keys, with which one gets from one button of a group to the
         # next. So each is a group of its own, which is reached by Tab.
         self._buttons = {outcome: _button(outcome) for outcome in self._between}
@@ -168,7 +185,7 @@ class Choice(_Question):
         for button in self._buttons.values():
             button.observe(self._on_choice, "value")
         if answer is not None:
-            self._buttons[answer].value = answer
+            self._buttons[str(answer)].value = str(answer)
 
     @property
     def chosen(self) -> str | None:
@@ -215,26 +232,32 @@ class Choice(_Question):
 
 @overload
 def predict(
-    asked: str, among: Iterable[str] = ..., misses: Iterable[str] | None = ...
+    asked: str, among: Iterable[object] = ..., misses: Iterable[object] | None = ...
 ) -> Marks: ...
 @overload
-def predict(asked: str, *, between: Iterable[str], answer: str | None = ...) -> Choice: ...
+def predict(asked: str, *, between: Iterable[object], answer: object = ...) -> Choice: ...
 def predict(
     asked: str,
-    among: Iterable[str] = (),
-    misses: Iterable[str] | None = None,
+    among: Iterable[object] = (),
+    misses: Iterable[object] | None = None,
     *,
-    between: Iterable[str] | None = None,
-    answer: str | None = None,
+    between: Iterable[object] | None = None,
+    answer: object = None,
 ) -> Marks | Choice:
     """Ask for a prediction: which of some events a player will miss, or which outcome it will be.
 
     `predict("P1", among=["jump", "duck"])` has a box to check for each word and one for “nothing”;
     `misses` answers it from code, an empty list for nothing. `predict("How many?", between=["1",
     "2"])` has a button for each outcome; `answer` answers that. Raises `ValueError` for an answer
-    that is none of them.
+    that is none of them, and `TypeError` for one kind of question with the other's answer.
     """
-    return Marks(asked, among, misses) if between is None else Choice(asked, between, answer)
+    if between is None:
+        if answer is not None:
+            raise TypeError("`answer` answers `between`; what a player misses is said by `misses`")
+        return Marks(asked, among, misses)
+    if among or misses is not None:
+        raise TypeError("ask either with `among` and `misses`, or with `between` and `answer`")
+    return Choice(asked, between, answer)
 
 
 def _box(word: str) -> Any:
@@ -246,9 +269,11 @@ def _button(outcome: str) -> Any:
     return RadioButtons(options=[outcome], value=None, layout={"width": "max-content"})
 
 
-def _each(words: Iterable[str]) -> list[str]:
+def _each(words: object) -> list[str]:
     """The words; a single one is not taken for its letters."""
-    return [words] if isinstance(words, str) else list(words)
+    if isinstance(words, str) or not isinstance(words, Iterable):
+        return [str(words)]
+    return [str(word) for word in words]
 
 
 def _require_known(answers: Sequence[str], known: Sequence[str]) -> None:
@@ -267,6 +292,10 @@ def _words(found: Ledger) -> list[str]:
     return list(dict.fromkeys(found.body(event) for event in found.events))
 
 
+def _is_certain(fate: Fate | None) -> bool:
+    return fate is not None and fate.outcome != "pending"
+
+
 def _outcome(fate: Fate | None) -> str:
     if fate is None:
         return "it was not said to them in this run"
@@ -277,5 +306,5 @@ def _outcome(fate: Fate | None) -> str:
 
 def _listed(words: Sequence[str]) -> str:
     """Words one after the other, in quotes, the last after an “and”."""
-    *first, last = [f"“{word}”" for word in words] or ["nothing"]
+    *first, last = [f"“{word}”" for word in words] or [NOTHING]
     return f"{', '.join(first)} and {last}" if first else last

@@ -39,5 +39,10 @@ def show(*objects: type | Callable[..., Any]) -> ShownSource:
 
 
 def check(claim: str, holds: bool) -> None:
-    """Print whether a claim holds, so that what the text says stands or falls with the run."""
+    """Print whether a claim holds, so that what the text says stands or falls with the run.
+
+    Raises `TypeError` for what has yet to be awaited, which would hold whatever it gives.
+    """
+    if inspect.isawaitable(holds):
+        raise TypeError("write `await` before what the claim is checked by")
     print(f"✓ {claim}" if holds else f"✗ Not yet: {claim}")
