@@ -474,7 +474,10 @@ class Ledgers(Mapping[str, Ledger]):
         return len(self._ledgers)
 
     def side_by_side(self) -> list[list[str]]:
-        """What each broker did with the events, and at what cost: a row for each, after a head."""
+        """What each broker did with the events, and at what cost, after a head.
+
+        There is a row for each thing that at least one of them does.
+        """
         books = list(self._ledgers.values())
         causes = sorted({fate.cause for book in books for fate in book if fate.cause})
 
@@ -482,8 +485,7 @@ class Ledgers(Mapping[str, Ledger]):
             counts = [count(book) for book in books]
             return [name, *("–" if number is None else f"{number:,}" for number in counts)]
 
-        return [
-            ["", *self._ledgers],
+        rows = [
             row("events said", lambda book: len(book.events)),
             row("… kept", lambda book: book.stored if book.broker in KEEPERS else None),
             row(
@@ -498,6 +500,7 @@ class Ledgers(Mapping[str, Ledger]):
             row("keys in Redis at the end", lambda book: book.keys),
             row("bytes of content in them", lambda book: book.content),
         ]
+        return [["", *self._ledgers], *(each for each in rows if set(each[1:]) != {"–"})]
 
     def __repr__(self) -> str:
         books = [*map(repr, self._ledgers.values())]

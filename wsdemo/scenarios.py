@@ -103,8 +103,9 @@ async def three_outages(cluster: Cluster) -> None:
         "P1 and P3 play on B, P2 on A",
         notes="All is well. Look at P3: its connection will stand all the time.",
     ):
-        p1, _ = await cluster.join("P1", "P3", server="B")
+        [p1] = await cluster.join("P1", server="B")
         [p2] = await cluster.join("P2", server="A")
+        await cluster.join("P3", server="B")
         await p2.send("jump")
     async with cluster.step(
         "P1 is away while P2 says “hide”",
