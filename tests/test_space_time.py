@@ -123,6 +123,28 @@ async def test_an_arrow_for_each_hop_and_a_sign_for_each_loss_and_each_miss() ->
         assert sum(is_marked(line, MISSED) for line in ax.lines) == ledger(run.trace).missed
 
 
+async def test_a_box_of_what_is_missed_hides_no_arrow() -> None:
+    """What a player hears in that very moment can be seen beside it."""
+    figure = timeline(await compare(both_speak_at_once, ["none"]))
+    (ax,) = figure.axes
+    (arrows,) = (each for each in ax.collections if isinstance(each, Quiver))
+    ends = np.column_stack([arrows.X, arrows.Y]) + np.column_stack([arrows.U, arrows.V])
+    boxes = [np.asarray(line.get_xydata()) for line in ax.lines if is_marked(line, MISSED)]
+    assert len(boxes) == 2
+    for box in ax.transData.transform(np.concatenate(boxes)):
+        distances = np.abs(ax.transData.transform(ends) - box).max(axis=1)
+        assert distances.min() > 0.15 * figure.dpi  # in inches
+
+
+async def both_speak_at_once(cluster: Cluster) -> None:
+    """On two servers, without a broker: each hears itself while it misses the other."""
+    async with cluster.step("They come"):
+        p1, p2 = await cluster.join("P1", "P2")
+    async with cluster.step("Both speak"):
+        await p1.send("hide")
+        await p2.send("seek")
+
+
 async def test_every_arrow_points_to_what_comes_later() -> None:
     """Time goes to the right on every arrow, also where a beat of another run is longer."""
     for ax in timeline(await compare(scenarios.p1_moves_to_b)).axes:

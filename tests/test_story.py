@@ -19,7 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from websockets.asyncio.client import ClientConnection, connect
 
-from wsdemo import compare, faults, open_cluster
+from wsdemo import compare, faults, open_cluster, scenarios
 from wsdemo.cluster import BROKERS, Cluster
 from wsdemo.ledger import ledger
 from wsdemo.player import Player
@@ -1177,6 +1177,12 @@ def test_who_is_away_misses_it_on_the_way_to_where_it_was(
     (loss,) = of(story, Loss)
     assert (loss.source, loss.target, loss.players) == (*lost, ["P1"])
     assert loss.why == ("no way to {target}" if broker == "none" else "P1 is away")
+
+
+async def test_who_is_back_was_away() -> None:
+    """What a stream has for a player that does not ask for it is lost when it is there again."""
+    story = tell((await compare(scenarios.p1_forgets, "stream"))["stream"].trace)
+    assert {loss.why for loss in of(story, Loss)} == {"P1 was away"}
 
 
 def test_who_leaves_a_server_that_stands_still_leaves_once() -> None:

@@ -35,6 +35,7 @@ WIDTH = 0.1  # seconds of one bar
 
 LEAST, MOST = 1_000, 10_000_000  # connections
 MOST_NEEDED = 10_000  # servers
+PAST_THE_END = "#e7e9eb"
 STEPS = 48
 LINES = {
     "CPU": (COLOURS[0], "-"),
@@ -238,7 +239,7 @@ def _capacity(ax: Axes, plans: Sequence[Plan], ends: dict[str, int]) -> str:
     size = last.load.connections
     enough = [each.load.connections for each in plans if set(each.needs.values()) == {1}]
     ax.plot([LEAST, *enough], [1, *(1 for _ in enough)], color=QUIET, linewidth=3)
-    ax.text(1.15 * LEAST, 1.15, "one of each\nis enough", fontsize=11, color=QUIET)
+    ax.text(1.15 * LEAST, 1.2, "one of\neach is\nenough", fontsize=11, color=QUIET)
     for what, (colour, style) in LINES.items():
         needs = [(each.load.connections, each.needs[what] or 1) for each in plans]
         flat = sum(need == 1 for _, need in needs)
@@ -258,7 +259,7 @@ def _capacity(ax: Axes, plans: Sequence[Plan], ends: dict[str, int]) -> str:
     if not ends:
         return f"{size:,} connections take {last.servers:,} servers"
     why = THE_END[next(iter(ends))]
-    ax.axvspan(size, MOST, color=QUIET, alpha=0.15, linewidth=0)
+    ax.axvspan(size, MOST, color=PAST_THE_END, linewidth=0)  # over the grid, under the words
     ax.axvline(size, color=INK, linewidth=1.5, zorder=1)
     ax.text(1.3 * size, MOST_NEEDED / 2, why, fontsize=11, color=INK, va="top")
     return f"the end is at {size:,} connections"

@@ -53,6 +53,8 @@ CAUSE_WIDTH = 3.0  # hops between two losses for one cause that is told once
 MARGIN = 0.3  # hops on both sides
 ABOVE, BENEATH = 0.7, 0.6  # lines that there is room for above the first and below the last
 BELOW = 0.5  # inches for the legend
+BOX = 0.2  # inches, of one that is missed
+MOST_BESIDE = 3  # boxes that give way to each other
 SIDE, NEAR = 0.14, 0.07  # inches from a sign to the words beside it, and above it
 
 
@@ -413,7 +415,8 @@ class _Drawing:
     def _tag(self, x: float, player: str, text: str, colour: str) -> None:
         """A word in a frame, before a moment of a player's and what it missed just then."""
         room = self._row.hops(_inches(len(text), SMALL) + 2 * SIDE)
-        missed = [at for at in self._missed(player) if x - room < at < x + self._row.hops(SIDE)]
+        beside = [at for at in self._missed(player) if x - room < at < x + self._row.hops(SIDE)]
+        missed = [at - self._row.hops(BOX / 2) for at in beside]
         box = {"boxstyle": "round,pad=0.2", "facecolor": "white", "edgecolor": colour}
         style: Style = {"fontsize": SMALL, "color": colour, "bbox": box, "zorder": 5}
         at = min([x, *missed]) - self._row.hops(SIDE)
@@ -531,12 +534,29 @@ class _Drawing:
         return x, y
 
     def _misses(self) -> None:
+        """A box for each, beside whatever arrives just then, and so as not to hide it."""
+        taken: dict[str, list[float]] = {}
+        for item in self._items:
+            if isinstance(item, Hop) and item.target in self._cast.looks:
+                taken.setdefault(item.target, []).append(self._run.x(item.s1))
         for item in self._items:
             if isinstance(item, Outcome) and item.outcome == "missed":
                 x, y = self._run.x(item.s), self._run.lanes[item.player]
                 if self._row.ends(x):
+                    x = self._beside(x, taken.setdefault(item.player, []))
+                    taken[item.player].append(x)
                     self._mark(x, y, MISSED | {"color": self._colour(item.event)})
                     self._cast.legend.see("is missed")
+
+    def _beside(self, x: float, taken: Sequence[float]) -> float:
+        """The next place from there on that is free; where many crowd, that place itself."""
+        at, room = x, self._row.hops(BOX)
+        for _ in range(MOST_BESIDE):
+            near = [other for other in taken if abs(other - at) < 0.99 * room]
+            if not near:
+                return at
+            at = max(near) + room
+        return x
 
     def _look(self, player: str) -> Style:
         return self._cast.looks.get(player, look(0))

@@ -645,7 +645,8 @@ class Teller:
             self._end = max(self._end, s0 + 1)
             players = [fate.player for fate in missed]
             died = self._has_died(event, target)
-            why = _why(cause, source, target, players, died)
+            is_back = any(self._place.get(player) for player in players)
+            why = _why(cause, source, target, players, died, is_back)
             yield Loss(s0, s0 + 1, event, source, target, players, cause, why)
             for player in players:
                 yield Outcome(s0 + 1, event, player, "missed", cause)
@@ -711,7 +712,9 @@ class Teller:
         return falls[at][1]
 
 
-def _why(cause: str, source: str, target: str, players: list[str], died: bool) -> str:
+def _why(
+    cause: str, source: str, target: str, players: list[str], died: bool, is_back: bool
+) -> str:
     """A cause in the few words that a picture has room for."""
     if cause in _KEPT_IN_VAIN:
         return cause
@@ -726,10 +729,12 @@ def _why(cause: str, source: str, target: str, players: list[str], died: bool) -
             return "no way to {target}"
         case "server not subscribed":
             return "{target} is not subscribed"
-        case "player away" | "player too slow" if len(players) == 1:
-            return f"{players[0]} is {cause.removeprefix('player ')}"
+        case "player too slow" if len(players) == 1:
+            return f"{players[0]} is too slow"
+        case "player away" if len(players) == 1:
+            return f"{players[0]} {'was' if is_back else 'is'} away"
         case "player away":
-            return f"{len(players)} players are away"
+            return f"{len(players)} players {'were' if is_back else 'are'} away"
         case "redis down":
             return "Redis is down"
         case "server without Redis":
