@@ -301,8 +301,10 @@ class TestConfirmation:
                 sending = asyncio.create_task(p2.send("x", confirm=True))
                 await recorded(cluster.trace, "unpublished")
                 sending.cancel()
-                await asyncio.wait([sending])
-                assert sending.cancelled()
+                with pytest.raises(asyncio.CancelledError) as cancelled:
+                    await sending
+                [told] = cancelled.value.__notes__  # to whoever has interrupted a cell
+                assert told.startswith("P2 was not told that “x” is kept: ")
                 assert not p2.unconfirmed
                 said = len(cluster.trace.select("send"))
             await cluster.settle()
@@ -310,7 +312,7 @@ class TestConfirmation:
             assert len(cluster.trace.select("send")) == said
             assert p1.heard == []
             book = ledger(cluster)
-            assert book.missed_by("P1") == [("P2-1", "redis down")]
+            assert book.missed_by("P1") == [("P2-1", "server without Redis")]
             assert book.balances
 
     async def test_is_not_waited_for_by_whoever_is_told_to_stay_away(self) -> None:

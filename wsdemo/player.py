@@ -309,7 +309,7 @@ class Player:
         await self._transmit("send", frame)
 
     async def _send_until_confirmed(self, event: str, body: str) -> int:
-        said = event_name(self.name, event)
+        said, why = event_name(self.name, event), "no server has answered"
         self._unconfirmed.append(said)
         try:
             delays = self._backoff()
@@ -318,13 +318,14 @@ class Player:
                 self._require_running()
                 try:
                     seq = await self._ask(event, lambda: self._send(event, body, confirm=True))
-                except (NotConnected, _NotTaken):
-                    await asyncio.sleep(next(delays))
-                    continue
-                self._record("confirm", self.server or "", said, seq=seq)
-                return seq
-        except BaseException:
+                    self._record("confirm", self.server or "", said, seq=seq)
+                    return seq
+                except (NotConnected, _NotTaken) as error:
+                    why = str(error)
+                await asyncio.sleep(next(delays))  # whoever interrupts this need not read of those
+        except BaseException as error:
             self._record("give up", "", said)
+            error.add_note(f"{self.name} was not told that “{body}” is kept: {why}")
             raise
         finally:
             self._unconfirmed.remove(said)
