@@ -18,11 +18,11 @@ import pytest
 from jupyter_client.blocking.client import BlockingKernelClient
 from playwright.async_api import Browser, Locator, Page, async_playwright, expect
 
+from tests.chromium import NO_CHROMIUM, find_chromium
 from wsdemo.child import Child
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,9 @@ def lab(tmp_path: Path) -> Iterator[Lab]:
 @pytest.fixture(scope="module")
 def devtools(tmp_path_factory: pytest.TempPathFactory, lasting: set[int]) -> Iterator[str]:
     """Where the one Chromium of a module is told what to do; to start one takes a second."""
-    path = next((found for name in CHROMIUMS if (found := shutil.which(name))), None)
+    path = find_chromium()
     if path is None:
-        pytest.skip(f"no Chromium on PATH ({', '.join(CHROMIUMS)})")
+        pytest.skip(NO_CHROMIUM)
     profile = tmp_path_factory.mktemp("chromium")
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run"]
     flags += ["--disable-background-networking", "--disable-component-update", "--disable-sync"]
