@@ -10,7 +10,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +23,10 @@ from wsdemo.child import Child
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"
+
+AXE = Path(sys.prefix, "npm", "node_modules", "axe-core", "axe.min.js")
+TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
+needs_axe = pytest.mark.skipif(not AXE.exists(), reason="needs axe-core, which `make dev` installs")
 
 
 @dataclass(frozen=True)
@@ -133,6 +137,30 @@ async def chromium(devtools: str) -> AsyncIterator[Browser]:
 @pytest.fixture
 async def page(chromium: Browser) -> Page:
     return await chromium.new_page(viewport={"width": 1400, "height": 1000})
+
+
+@pytest.fixture
+async def offline(chromium: Browser) -> AsyncIterator[Page]:
+    """A page in which nothing may be asked for from a network, nor go wrong."""
+    context = await chromium.new_context(offline=True, viewport={"width": 1200, "height": 1000})
+    page = await context.new_page()
+    wrong: list[str] = []
+    asked: list[str] = []
+    page.on("pageerror", lambda error: wrong.append(str(error)))
+    page.on("console", lambda message: wrong.append(message.text))
+    page.on("request", lambda request: asked.append(request.url))
+    yield page
+    assert not wrong
+    assert all(url.startswith(("file:", "about:", "data:")) for url in asked)
+    await context.close()
+
+
+async def violations(page: Page, *, without: Collection[str] = ()) -> list[tuple[str, str]]:
+    """What axe-core finds on the page, and where first, by all rules but those left out."""
+    await page.add_script_tag(path=AXE)
+    options = {"runOnly": TAGS, "rules": {rule: {"enabled": False} for rule in without}}
+    found = await page.evaluate("options => axe.run(document, options)", options)
+    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]]
 
 
 async def open_when_up(page: Page, url: str) -> None:
