@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -32,7 +33,7 @@ def presented(tmp_path: Path) -> Iterator[Website]:
         capture_output=True,
         text=True,
     ).stdout
-    shell = ["sh", "-c", f"cd {PROJECT}\n{command}"]
+    shell = ["sh", "-c", f"cd {shlex.quote(str(PROJECT))}\n{command}"]
     with website(shell, port, tmp_path / "log", WSDEMO_REDIS="fake") as site:
         yield site
 
