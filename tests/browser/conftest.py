@@ -148,9 +148,9 @@ def _devtools_port(browser: Child, profile: Path) -> int:
     """The port that it has chosen: it writes it into a file, and tells nobody else."""
     found = profile / "DevToolsActivePort"
     for _ in range(3000):
-        if found.exists() and (lines := found.read_text().split()):
+        if found.exists() and (lines := found.read_text(encoding="utf-8").split()):
             return int(lines[0])
-        assert browser.runs, (profile / "log").read_text(errors="replace")
+        assert browser.runs, (profile / "log").read_text(encoding="utf-8", errors="replace")
         time.sleep(0.01)
     raise TimeoutError("Chromium has not started")
 

@@ -32,6 +32,7 @@ def presented(tmp_path: Path) -> Iterator[Website]:
         check=True,
         capture_output=True,
         text=True,
+        encoding="utf-8",
     ).stdout
     shell = ["sh", "-c", f"cd {shlex.quote(str(PROJECT))}\n{command}"]
     with website(shell, port, tmp_path / "log", WSDEMO_REDIS="fake") as site:

@@ -808,7 +808,8 @@ async def test_in_a_frame_higher_than_the_screen_full_is_a_screen_s_height(
     """As in VS Code, where all outputs are in one long frame: it grows where it is, and no more."""
     (tmp_path / "notebook.html").write_text(
         f"""<!doctype html><title>Long</title><iframe src="{saved.as_uri()}"
-        style="width: 1300px; height: 5000px"></iframe>"""
+        style="width: 1300px; height: 5000px"></iframe>""",
+        encoding="utf-8",
     )
     sizes: Any = {"width": 1400, "height": 1000}
     page = await chromium.new_page(viewport=sizes, screen=sizes)

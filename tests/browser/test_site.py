@@ -106,7 +106,7 @@ async def test_anyone_can_use_it(site: Path, chromium: Browser, scheme: str) -> 
 def test_a_page_loads_nothing_and_runs_only_its_own_script(site: Path) -> None:
     """Its policy says so, and a page without anything to move or to scroll has no script at all."""
     names = ("00_first", "01_second", "index")
-    lesson, other, index = ((site / f"{name}.html").read_text() for name in names)
+    lesson, other, index = ((site / f"{name}.html").read_text(encoding="utf-8") for name in names)
     for text in (lesson, other):
         assert "default-src 'none'; script-src 'sha256-" in text
     assert "<script" not in index
