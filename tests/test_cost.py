@@ -186,7 +186,12 @@ except OSError as error:
     print(error)
 """
     done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+        [sys.executable, "-c", program],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=60,
+        check=True,
     )
     numbers, error = done.stdout.splitlines()
     connections, soft, hard, most = numbers.split()

@@ -54,6 +54,10 @@ UPGRADE = {
 }
 
 
+def text_of(file: str) -> str:
+    return (DEPLOY / file).read_text(encoding="utf-8")
+
+
 # A balancer as a process
 
 
@@ -72,7 +76,7 @@ class Front:
 
     @property
     def log(self) -> str:
-        return (self.folder / "log").read_text()
+        return (self.folder / "log").read_text(encoding="utf-8")
 
     @property
     def runs(self) -> bool:
@@ -164,7 +168,7 @@ async def balancing(kind: str, ports: Sequence[int]) -> AsyncIterator[Front]:
         servers = [f"127.0.0.1:{port}" for port in (*ports, *[ports[-1]] * (3 - len(ports)))]
         start = _haproxy if kind == "haproxy" else _nginx
         arguments, environment = start(front, servers)
-        with open(front.folder / "log", "w") as log:
+        with (front.folder / "log").open("wb") as log:
             front.process = await asyncio.create_subprocess_exec(
                 program,
                 *arguments,
@@ -191,7 +195,7 @@ def _haproxy(front: Front, servers: Sequence[str]) -> tuple[list[str], dict[str,
 
 def _nginx(front: Front, servers: Sequence[str]) -> tuple[list[str], dict[str, str]]:
     text = replaced(
-        (DEPLOY / "nginx.conf").read_text(),
+        text_of("nginx.conf"),
         {
             "listen 8080;": f"listen 127.0.0.1:{front.port};",
             **{
@@ -201,7 +205,7 @@ def _nginx(front: Front, servers: Sequence[str]) -> tuple[list[str], dict[str, s
         },
     )
     path = front.folder / "nginx.conf"
-    path.write_text(text)
+    path.write_text(text, encoding="utf-8")
     return ["-p", f"{front.folder}/", "-c", str(path), "-e", "stderr", "-g", "daemon off;"], {}
 
 
@@ -490,7 +494,7 @@ def test_a_quiet_player_is_not_cut_off() -> None:
         ("nginx.conf", r"^ +proxy_read_timeout (\d+)s;$"),
         ("nginx.conf", r"^ +proxy_send_timeout (\d+)s;$"),
     ):
-        [seconds] = re.findall(setting, (DEPLOY / file).read_text(), re.MULTILINE)
+        [seconds] = re.findall(setting, text_of(file), re.MULTILINE)
         assert patience < int(seconds) < 2 * patience
 
 
@@ -499,7 +503,7 @@ def test_a_quiet_player_is_not_cut_off() -> None:
 
 @pytest.fixture(scope="module")
 def compose() -> dict[str, Any]:
-    content = yaml.safe_load((DEPLOY / "compose.yaml").read_text())
+    content = yaml.safe_load(text_of("compose.yaml"))
     assert isinstance(content, dict)
     return content
 
@@ -512,7 +516,7 @@ def servers(compose: dict[str, Any]) -> dict[str, Any]:
 
 def command_of(service: dict[str, Any]) -> list[str]:
     """What is run in its container, after the image's own `python -m wsdemo`."""
-    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    dockerfile = text_of("Dockerfile")
     [own] = re.findall(r"^ENTRYPOINT (.+)$", dockerfile, re.M)
     assert service["entrypoint"][:3] == json.loads(own)
     return [*service["entrypoint"][3:], *service["command"]]
@@ -526,7 +530,7 @@ def asked_of(service: dict[str, Any]) -> argparse.Namespace:
 def test_compose_yaml_is_as_its_schema_says(compose: dict[str, Any]) -> None:
     """No setting is misspelled, or of another kind than it is to be."""
     schemas = resources.files("check_jsonschema.builtin_schemas.vendor")
-    schema = json.loads((schemas / "compose-spec.json").read_text())
+    schema = json.loads((schemas / "compose-spec.json").read_text(encoding="utf-8"))
     jsonschema.validate(compose, schema)
     compose["services"]["a"]["stop_grace_perio"] = "1s"
     with pytest.raises(jsonschema.ValidationError, match="stop_grace_perio"):
@@ -553,7 +557,7 @@ def test_its_servers_are_what_the_command_line_takes(servers: dict[str, Any]) ->
 def test_the_balancers_know_its_servers(compose: dict[str, Any], servers: dict[str, Any]) -> None:
     """By their names and ports; it gives each balancer the file that is here."""
     addresses = [f"{name}:{asked_of(service).port}" for name, service in servers.items()]
-    haproxy, nginx = ((DEPLOY / file).read_text() for file in ("haproxy.cfg", "nginx.conf"))
+    haproxy, nginx = (text_of(file) for file in ("haproxy.cfg", "nginx.conf"))
     assert re.findall(r'^ +server [ABC] "\$\{SERVER_[ABC]-(\S+)\}"', haproxy, re.M) == addresses
     assert re.findall(r"^ +server (\S+) ", nginx, re.M) == addresses
     for name, listens in (
@@ -570,7 +574,7 @@ def test_the_balancers_know_its_servers(compose: dict[str, Any], servers: dict[s
 
 def test_a_server_is_not_full_before_the_balancers_say_so(servers: dict[str, Any]) -> None:
     """A full one is not ready, and would be taken out; and a balancer has players wait."""
-    haproxy, nginx = ((DEPLOY / file).read_text() for file in ("haproxy.cfg", "nginx.conf"))
+    haproxy, nginx = (text_of(file) for file in ("haproxy.cfg", "nginx.conf"))
     [most] = set(re.findall(r" maxconn (\d+) resolvers", haproxy))
     assert set(re.findall(r" max_conns=(\d+);", nginx)) == {most}
     for service in servers.values():
@@ -587,7 +591,7 @@ PROCESS = 64 * KIB**2
 
 def test_all_clients_at_their_worst_fit_into_a_server_s_memory(servers: dict[str, Any]) -> None:
     """By the sum that is in compose.yaml, with what is set there and in the server itself."""
-    text = (DEPLOY / "compose.yaml").read_text()
+    text = text_of("compose.yaml")
     queue_length = inspect.signature(serve).parameters["max_queue"].default
     for service in servers.values():
         asked = asked_of(service)
@@ -746,7 +750,7 @@ def absent_packages() -> set[str]:
 def locked(file: Path) -> dict[str, set[str]]:
     """The versions in it of each package, by its name; there may be some for an older Python."""
     versions: dict[str, set[str]] = {}
-    for name, version in re.findall(r"^([^#\s=]+)==(\S+)", file.read_text(), re.M):
+    for name, version in re.findall(r"^([^#\s=]+)==(\S+)", file.read_text(encoding="utf-8"), re.M):
         versions.setdefault(plain(name), set()).add(version)
     return versions
 
@@ -767,13 +771,13 @@ def test_the_image_has_the_locked_versions() -> None:
 
 def test_the_image_is_made_of_what_is_here() -> None:
     """Each file that is copied is here, and not withheld from Docker."""
-    dockerfile = (DEPLOY / "Dockerfile").read_text()
+    dockerfile = text_of("Dockerfile")
     sources = {
         source
         for words in re.findall(r"^COPY (?!--from)(.+) \S+$", dockerfile, re.M)
         for source in words.split()
     }
-    ignored = (DEPLOY / "Dockerfile.dockerignore").read_text().splitlines()
+    ignored = text_of("Dockerfile.dockerignore").splitlines()
     assert "*" in ignored
     assert {line[1:] for line in ignored if line.startswith("!")} == sources
     assert all((REPOSITORY / source).exists() for source in sources)

@@ -344,5 +344,7 @@ def test_a_server_process_carries_nothing_that_draws() -> None:
     """It starts in a quarter of the time, and takes up less than half the memory, for it."""
     heavy = ("matplotlib", "anywidget", "fakeredis")
     look = f"import sys, wsdemo.cli; print([name for name in {heavy} if name in sys.modules])"
-    looked = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    looked = subprocess.run(
+        [sys.executable, "-c", look], capture_output=True, text=True, encoding="utf-8"
+    )
     assert looked.stdout.strip() == "[]", looked.stderr

@@ -367,7 +367,8 @@ class TestEmbedded:
         slow = tmp_path / "redis-server"  # so that the other one answers before it has failed
         slow.write_text(
             f"#!{sys.executable}\nimport os, sys\n"
-            f"os.execv({str(find_server_binary())!r}, ['redis-server', *sys.argv[1:]])\n"
+            f"os.execv({str(find_server_binary())!r}, ['redis-server', *sys.argv[1:]])\n",
+            encoding="utf-8",
         )
         slow.chmod(0o755)
         async with EmbeddedRedis() as other:
@@ -385,7 +386,7 @@ class TestEmbedded:
     ) -> None:
         """The error names it; no process and no folder stay behind."""
         broken = tmp_path / "redis-server"
-        broken.write_text("#!/bin/sh\nexit 3\n")
+        broken.write_text("#!/bin/sh\nexit 3\n", encoding="utf-8")
         broken.chmod(0o755)
         monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
         redis = redis_backend("embedded")
@@ -690,7 +691,11 @@ except KeyboardInterrupt:
 def _parent(**options: Any) -> tuple[subprocess.Popen[str], psutil.Process]:
     """A program that has started a Redis, and that Redis."""
     parent = subprocess.Popen(
-        [sys.executable, "-c", _PARENT], stdout=subprocess.PIPE, text=True, **options
+        [sys.executable, "-c", _PARENT],
+        stdout=subprocess.PIPE,
+        text=True,
+        encoding="utf-8",
+        **options,
     )
     assert parent.stdout is not None
     pid, _ = parent.stdout.readline().split()

@@ -64,7 +64,8 @@ class TestOurOwn:
             f"#!{sys.executable}\nimport os, sys\n"
             f"if os.path.basename(sys.argv[sys.argv.index('--dir') + 1]).startswith('2-'):\n"
             f"    sys.exit(3)\n"
-            f"os.execv({str(find_server_binary())!r}, ['redis-server', *sys.argv[1:]])\n"
+            f"os.execv({str(find_server_binary())!r}, ['redis-server', *sys.argv[1:]])\n",
+            encoding="utf-8",
         )
         broken.chmod(0o755)
         monkeypatch.setattr(redis_cluster, "find_server_binary", lambda **_: broken)

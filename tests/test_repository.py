@@ -20,7 +20,7 @@ NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 
 def test_the_workflow_is_as_its_schema_says() -> None:
     """No key is misspelled, or of another kind than it is to be."""
-    workflow = yaml.safe_load((ROOT / ".github/workflows/tests.yml").read_text())
+    workflow = yaml.safe_load(text_of(".github/workflows/tests.yml"))
     workflow["on"] = workflow.pop(True)  # YAML 1.1 takes the word for a truth value
     schemas = resources.files("check_jsonschema.builtin_schemas.vendor")
     schema = json.loads((schemas / "github-workflows.json").read_text(encoding="utf-8"))
@@ -29,9 +29,9 @@ def test_the_workflow_is_as_its_schema_says() -> None:
 
 def test_the_workflow_runs_what_the_readme_says() -> None:
     """Where there is no make, its commands are the README's own; elsewhere `.ci/run` calls make."""
-    workflow = (ROOT / ".github/workflows/tests.yml").read_text()
+    workflow = text_of(".github/workflows/tests.yml")
     assert "run: bash .ci/run" in workflow
-    assert "make test" in (ROOT / ".ci/run").read_text()
+    assert "make test" in text_of(".ci/run")
     told = re.findall(r"^(?:pip install -r|python -m pytest) .*$", readme(), re.M)
     wanted = [line for line in told if "requirements.txt" not in line]
     assert len(wanted) == 3
@@ -41,15 +41,15 @@ def test_the_workflow_runs_what_the_readme_says() -> None:
 
 def test_the_workflow_tries_the_oldest_and_the_newest_python_that_are_locked() -> None:
     """Both of the Makefile's, on each system."""
-    workflow = (ROOT / ".github/workflows/tests.yml").read_text()
-    newest = re.search(r"^NEWEST = 3(\d+)$", (ROOT / "Makefile").read_text(), re.M)
+    workflow = text_of(".github/workflows/tests.yml")
+    newest = re.search(r"^NEWEST = 3(\d+)$", text_of("Makefile"), re.M)
     assert newest
     assert workflow.count(f'python: ["3.11", "3.{newest[1]}"]') == 2
 
 
 def test_the_container_opens_what_is_there() -> None:
     """Its settings are JSON, and the notebook that it opens exists."""
-    container = json.loads((ROOT / ".devcontainer/devcontainer.json").read_text())
+    container = json.loads(text_of(".devcontainer/devcontainer.json"))
     for name in container["customizations"]["codespaces"]["openFiles"]:
         assert (ROOT / name).is_file()
     assert "-r requirements.txt" in container["postCreateCommand"]
@@ -88,8 +88,11 @@ def test_words_are_spelled_as_others_do(tmp_path: Path) -> None:
     for notebook in NOTEBOOKS:
         (tmp_path / f"{notebook.stem}.md").write_text(told(notebook), encoding="utf-8")
     texts = [*PAGES, *sorted((ROOT / "notebooks").glob("*.md")), *sorted(tmp_path.glob("*.md"))]
-    command = [sys.executable, "-c", "from codespell_lib import _script_main as main; main()"]
-    looked = subprocess.run([*command, *map(str, texts)], capture_output=True, text=True)
+    command = [sys.executable, "-X", "utf8", "-c"]
+    command += ["from codespell_lib import _script_main as main; main()"]
+    looked = subprocess.run(
+        [*command, *map(str, texts)], capture_output=True, text=True, encoding="utf-8"
+    )
     assert not looked.stdout, looked.stdout
     assert not looked.stderr, looked.stderr
 
@@ -100,5 +103,9 @@ def told(notebook: Path) -> str:
     return "\n\n".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "markdown")
 
 
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
 def readme() -> str:
-    return (ROOT / "README.md").read_text(encoding="utf-8")
+    return text_of("README.md")

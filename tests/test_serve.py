@@ -438,7 +438,7 @@ class TestTokens:
         """With the secret in a file for one and in the environment for the other."""
         secret = secrets.token_urlsafe(32)
         file = tmp_path / "secret"
-        file.write_text(f"{secret}\n")
+        file.write_text(f"{secret}\n", encoding="utf-8")
         arguments = ["--join-secret-file", str(file)]
         async with serving("--name", "A", "--broker", "none", *arguments) as server:
             command = [sys.executable, "-m", "wsdemo", "token", "--game", "g", "--player", "P1"]

@@ -885,6 +885,7 @@ class TestLifetime:
             [sys.executable, "-W", "error", "-c", _BAD_CLIENTS],
             capture_output=True,
             text=True,
+            encoding="utf-8",
             timeout=60,
         )
         assert (ran.returncode, ran.stdout, ran.stderr) == (0, "done\n", "")

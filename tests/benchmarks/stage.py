@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -16,11 +15,10 @@ from typing import Any
 import msgspec
 from playwright.async_api import Page, async_playwright
 
+from tests.chromium import NO_CHROMIUM, find_chromium
 from wsdemo.page import module, style
 from wsdemo.story import tell
 from wsdemo.trace import Trace
-
-CHROMIUMS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable", "chrome")
 
 PAGE = """<!doctype html><meta charset="utf-8"><title>benchmark</title><style>{style}</style>
 <div id="here"></div><div style="height: 3000px"></div><div id="below"></div>
@@ -220,7 +218,9 @@ async def measure(page: Page) -> list[Line]:
 
 async def main() -> None:
     """Print the table."""
-    path = next(found for name in CHROMIUMS if (found := shutil.which(name)))
+    path = find_chromium()
+    if path is None:
+        raise SystemExit(NO_CHROMIUM)
     flags = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
     async with async_playwright() as playwright:
         browser = await playwright.chromium.launch(executable_path=path, args=flags)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -10,15 +11,14 @@ from pathlib import Path
 import pytest
 from playwright.async_api import Page, Route, expect
 
-from tests.browser.conftest import ARTEFACTS, open_when_up
-from wsdemo.child import Child
+from tests.browser.conftest import ARTEFACTS, Website, website
 from wsdemo.redis_process import free_port
 
 PROJECT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def url(tmp_path: Path) -> Iterator[str]:
+def presented(tmp_path: Path) -> Iterator[Website]:
     """Lesson 03 as it is presented."""
     if not (make := shutil.which("make")):
         pytest.skip("no make on PATH")
@@ -32,19 +32,15 @@ def url(tmp_path: Path) -> Iterator[str]:
         check=True,
         capture_output=True,
         text=True,
+        encoding="utf-8",
     ).stdout
-    with (tmp_path / "log").open("wb") as log:
-        voila = Child(["sh", "-c", f"cd {PROJECT}\n{command}"], {"WSDEMO_REDIS": "fake"}, log)
-        try:
-            yield f"http://127.0.0.1:{port}"
-        finally:
-            voila.terminate()
-            voila.wait()
-            voila.end()
+    shell = ["sh", "-c", f"cd {shlex.quote(str(PROJECT))}\n{command}"]
+    with website(shell, port, tmp_path / "log", WSDEMO_REDIS="fake") as site:
+        yield site
 
 
 async def test_a_lesson_is_presented_without_its_code_and_without_a_network(
-    page: Page, url: str
+    page: Page, presented: Website
 ) -> None:
     """Its stage is drawn though whatever is asked for elsewhere is never answered."""
     asked: list[str] = []
@@ -52,8 +48,8 @@ async def test_a_lesson_is_presented_without_its_code_and_without_a_network(
     async def swallow(route: Route) -> None:
         asked.append(route.request.url)
 
-    await page.route(lambda called: not called.startswith(url), swallow)
-    await open_when_up(page, url)
+    await page.route(lambda called: not called.startswith(presented.url), swallow)
+    await presented.open(page)
     stage = page.locator(".wsdemo-stage").first
     await expect(stage.locator("[data-player='P1']").first).to_be_visible(timeout=60_000)
     await expect(page.locator(".jp-CodeCell .jp-InputArea")).to_have_count(0)

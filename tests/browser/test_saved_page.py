@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import AsyncIterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -16,14 +14,12 @@ from typing import Any
 import pytest
 from playwright.async_api import Browser, Locator, Page, expect
 
-from tests.browser.conftest import ARTEFACTS
+from tests.browser.conftest import ARTEFACTS, needs_axe, violations
 from tests.test_page import hostile_trace
 from wsdemo import Cluster, Stage, Trace, compare, open_cluster, scenarios
 from wsdemo.page import module, style
 from wsdemo.trace import save_traces
 
-AXE = Path(sys.prefix, "npm", "node_modules", "axe-core", "axe.min.js")
-TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 RULES_OF_PAGES = ["landmark-one-main", "page-has-heading-one", "region", "heading-order"]
 
 NO_FULL_SCREEN = "Object.defineProperty(document, 'fullscreenEnabled', { value: false });"
@@ -60,11 +56,13 @@ async def troubled(cluster: Cluster) -> None:
         await p1.disconnect()
 
 
-def count_frames(page: Page) -> Any:
-    return page.add_init_script(
+async def count_frames(page: Page) -> None:
+    """From the next page on, count what is asked for, but for what we ask for ourselves."""
+    await page.add_init_script(
         """window.asked = 0;
         const ask = window.requestAnimationFrame;
         window.requestAnimationFrame = (callback) => { window.asked += 1; return ask(callback); };
+        window.frame = () => new Promise(ask);
         """
     )
 
@@ -75,23 +73,6 @@ async def saved(tmp_path: Path) -> Path:
     stage = Stage(await compare(scenarios.p1_moves_to_b, redis="fake"))
     stage.save_html(tmp_path / "saved.html")
     return tmp_path / "saved.html"
-
-
-@pytest.fixture
-async def offline(chromium: Browser) -> AsyncIterator[Page]:
-    """A browser page without a network, in which nothing may be asked for nor go wrong."""
-    context = await chromium.new_context(offline=True, viewport={"width": 1200, "height": 1000})
-    page = await context.new_page()
-    wrong: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text))
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
-    await count_frames(page)
-    yield page
-    assert not wrong
-    assert all(url.startswith(("file:", "about:", "data:")) for url in asked)
-    await context.close()
 
 
 async def opened(page: Page, path: Path) -> Locator:
@@ -109,11 +90,13 @@ async def playhead(stage: Locator) -> float:
     return float(await stage.get_by_label("Playhead").input_value())
 
 
-async def still(page: Page, stage: Locator) -> bool:
-    """Whether it has stopped asking for frames."""
-    before = await page.evaluate("asked")
-    await page.evaluate("() => new Promise(done => setTimeout(done, 100))")
-    return bool(await page.evaluate("asked") == before)
+async def still(page: Page) -> bool:
+    """Whether it has stopped asking for frames: what moves asks in each for the next."""
+    return bool(
+        await page.evaluate(
+            "async () => { const had = asked; await frame(); await frame(); return asked === had; }"
+        )
+    )
 
 
 async def bring_module(page: Page) -> None:
@@ -134,6 +117,7 @@ async def keep(page: Page, name: str) -> None:
 
 async def test_a_saved_page_plays_from_disk_without_a_network(offline: Page, saved: Path) -> None:
     """It plays every beat by itself, and ends with what the ledger says, and no frame more."""
+    await count_frames(offline)
     stage = await opened(offline, saved)
     await stage.get_by_label("Speed").select_option("4")
     await stage.get_by_role("button", name="Play", exact=True).click()
@@ -143,12 +127,13 @@ async def test_a_saved_page_plays_from_disk_without_a_network(offline: Page, sav
     await expect(counts.nth(0)).to_have_text("heard 10 · missed 2 · twice 0", timeout=60_000)
     await expect(counts.nth(1)).to_have_text("heard 12 · missed 0 · twice 0")
     await expect(stage.get_by_role("button", name="Play", exact=True)).to_be_visible(timeout=30_000)
-    assert await still(offline, stage)
+    assert await still(offline)
     await keep(offline, "end")
 
 
 async def test_the_keys(offline: Page, saved: Path) -> None:
     """Every key of the list does what the list says, while the stage has the focus."""
+    await count_frames(offline)
     stage = await opened(offline, saved)
     await stage.focus()
     press = offline.keyboard.press
@@ -156,7 +141,7 @@ async def test_the_keys(offline: Page, saved: Path) -> None:
     await press("Space")
     await expect(stage.get_by_role("button", name="Pause")).to_be_visible()
     await press("Space")
-    assert await still(offline, stage)
+    assert await still(offline)
 
     await press("End")
     assert await playhead(stage) == 4
@@ -823,7 +808,8 @@ async def test_in_a_frame_higher_than_the_screen_full_is_a_screen_s_height(
     """As in VS Code, where all outputs are in one long frame: it grows where it is, and no more."""
     (tmp_path / "notebook.html").write_text(
         f"""<!doctype html><title>Long</title><iframe src="{saved.as_uri()}"
-        style="width: 1300px; height: 5000px"></iframe>"""
+        style="width: 1300px; height: 5000px"></iframe>""",
+        encoding="utf-8",
     )
     sizes: Any = {"width": 1400, "height": 1000}
     page = await chromium.new_page(viewport=sizes, screen=sizes)
@@ -941,19 +927,16 @@ async def test_where_motion_is_not_wanted_nothing_moves_by_itself(
     stage = await opened(page, saved)
     await stage.get_by_role("button", name="Play", exact=True).click()
     assert await playhead(stage) == 1
-    assert await still(page, stage)
+    assert await still(page)
     await context.close()
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="needs axe-core, which `make dev` installs")
-async def violations(page: Page) -> list[tuple[str, str]]:
-    """What axe-core finds on the page, and where first."""
-    await page.add_script_tag(path=AXE)
-    options = {"runOnly": TAGS, "rules": {rule: {"enabled": False} for rule in RULES_OF_PAGES}}
-    found = await page.evaluate("options => axe.run(document, options)", options)
-    return [(one["id"], one["nodes"][0]["html"][:200]) for one in found["violations"]]
+async def violations_of_the_stage(page: Page) -> list[tuple[str, str]]:
+    """What axe-core finds, but for what only whole pages have to have."""
+    return await violations(page, without=RULES_OF_PAGES)
 
 
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_no_violation_of_wcag(chromium: Browser, saved: Path, scheme: Any) -> None:
     """axe-core finds nothing of WCAG 2.2 A and AA, at rest, on the way, and with all open."""
@@ -967,12 +950,12 @@ async def test_no_violation_of_wcag(chromium: Browser, saved: Path, scheme: Any)
             for key in ("i", "n", "?"):
                 await stage.focus()
                 await page.keyboard.press(key)
-        assert await violations(page) == []
+        assert await violations_of_the_stage(page) == []
         await keep(page, f"{scheme}_{position}")
     await page.keyboard.press("p")
     for width in (1280, 360):
         await page.set_viewport_size({"width": width, "height": 720})
-        assert await violations(page) == []
+        assert await violations_of_the_stage(page) == []
     await context.close()
 
 
@@ -986,6 +969,7 @@ LIVE = """([runs]) => {
 }"""
 
 
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("players", [3, 20, 40])
 async def test_no_violation_of_wcag_with_more_players_or_live(
@@ -1009,10 +993,10 @@ async def test_no_violation_of_wcag_with_more_players_or_live(
     await page.evaluate(LIVE, [stage.runs])
     stage.close()
     await expect(page.locator(".problem")).to_be_visible()
-    assert await violations(page) == []
+    assert await violations_of_the_stage(page) == []
     await page.locator(".wsdemo-stage").press("f")
     await page.keyboard.press("i")
-    assert await violations(page) == []
+    assert await violations_of_the_stage(page) == []
     assert await page.evaluate("a.firstChild.scrollHeight <= a.firstChild.clientHeight")
     await keep(page, f"{scheme}_{players}_players_live")
     await context.close()
@@ -1067,13 +1051,15 @@ TWO_VIEWS = """async ([runs]) => {
   const [first, second] = document.querySelectorAll(".wsdemo-stage");
   second.querySelector("[data-action=end]").click();
   first.querySelector("[data-action=play]").click();
-  await new Promise((done) => setTimeout(done, 300));
-  const at = [first, second].map((stage) => Number(stage.querySelector(".scrubber").value));
+  const places = () => [first, second].map((one) => Number(one.querySelector(".scrubber").value));
+  for (let frames = 0; frames < 100 && !places()[0]; frames += 1) await frame();
+  const at = places();
   const heard = () => [...listeners.values()].flat().length;
   const listening = heard();
   ends.forEach((end) => end());
-  const asked = window.asked;
-  await new Promise((done) => setTimeout(done, 200));
+  const { asked } = window;
+  await frame();
+  await frame();
   const stages = document.querySelectorAll(".wsdemo-stage").length;
   return {at, listening, left: heard(), frames: window.asked - asked, stages};
 }"""

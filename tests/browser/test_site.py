@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import sys
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +12,10 @@ import pytest
 from nbformat import v4
 from playwright.async_api import Browser, Page, expect
 
-from tests.browser.conftest import ARTEFACTS
+from tests.browser.conftest import ARTEFACTS, needs_axe, violations
 from wsdemo.cli import main
 from wsdemo.site import _cell
 
-AXE = Path(sys.prefix, "npm", "node_modules", "axe-core", "axe.min.js")
-TAGS = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 BROKEN = "<img src=x onerror=window.broken=1>"
 
 FIRST = [
@@ -60,22 +56,6 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out
 
 
-@pytest.fixture
-async def offline(chromium: Browser) -> AsyncIterator[Page]:
-    """A page in which nothing may be asked for from a network, nor go wrong."""
-    context = await chromium.new_context(offline=True, viewport={"width": 1200, "height": 1000})
-    page = await context.new_page()
-    wrong: list[str] = []
-    asked: list[str] = []
-    page.on("pageerror", lambda error: wrong.append(str(error)))
-    page.on("console", lambda message: wrong.append(message.text))
-    page.on("request", lambda request: asked.append(request.url))
-    yield page
-    assert not wrong
-    assert all(url.startswith(("file:", "about:", "data:")) for url in asked)
-    await context.close()
-
-
 async def test_its_stages_move_without_a_kernel_and_without_a_network(
     site: Path, offline: Page
 ) -> None:
@@ -110,7 +90,7 @@ async def test_one_gets_from_page_to_page(site: Path, offline: Page) -> None:
     await expect(offline).to_have_title("wsdemo")
 
 
-@pytest.mark.skipif(not AXE.exists(), reason="needs axe-core, which `make dev` installs")
+@needs_axe
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 async def test_anyone_can_use_it(site: Path, chromium: Browser, scheme: str) -> None:
     """axe-core finds nothing of WCAG 2.2 A and AA, nor of its best practices, on any page."""
@@ -119,18 +99,14 @@ async def test_anyone_can_use_it(site: Path, chromium: Browser, scheme: str) -> 
     page = await context.new_page()
     for name in ("index", "00_first", "01_second"):
         await page.goto((site / f"{name}.html").as_uri())
-        await page.add_script_tag(path=AXE)
-        options = {"runOnly": {"type": "tag", "values": TAGS}}
-        found = await page.evaluate("options => axe.run(document, options)", options)
-        wrong = [(each["id"], each["nodes"][0]["html"][:200]) for each in found["violations"]]
-        assert not wrong, name
+        assert await violations(page) == [], name
     await context.close()
 
 
 def test_a_page_loads_nothing_and_runs_only_its_own_script(site: Path) -> None:
     """Its policy says so, and a page without anything to move or to scroll has no script at all."""
     names = ("00_first", "01_second", "index")
-    lesson, other, index = ((site / f"{name}.html").read_text() for name in names)
+    lesson, other, index = ((site / f"{name}.html").read_text(encoding="utf-8") for name in names)
     for text in (lesson, other):
         assert "default-src 'none'; script-src 'sha256-" in text
     assert "<script" not in index

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import io
 import os
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -20,7 +19,7 @@ from nbclient import NotebookClient
 from PIL import Image
 from playwright.async_api import async_playwright
 
-from tests.browser.conftest import CHROMIUMS
+from tests.chromium import NO_CHROMIUM, find_chromium
 from wsdemo import Stage, compare
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
@@ -58,9 +57,9 @@ def tidy(notebook: Any) -> Any:
 async def picture_of_the_stage(path: Path) -> None:
     """P1 on server B, in the moment that matters, as a browser draws it."""
     runs = await compare("p1_moves_to_b")
-    chromium = next(filter(None, map(shutil.which, CHROMIUMS)), None)
+    chromium = find_chromium()
     if chromium is None:
-        print(f"no Chromium on PATH: {path.name} stays as it is")
+        print(f"{NO_CHROMIUM}: {path.name} stays as it is")
         return
     with tempfile.TemporaryDirectory() as folder:
         page_of_it = Path(folder, "stage.html")
