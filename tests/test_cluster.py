@@ -25,6 +25,7 @@ from tests.conftest import (
     within,
 )
 from wsdemo import Cluster, faults, ledger, open_cluster
+from wsdemo.brokers.pubsub import PubSubBroker
 from wsdemo.player import Player
 from wsdemo.redis_backend import EmbeddedRedis, FakeRedis
 from wsdemo.server import Canary
@@ -334,6 +335,26 @@ class TestSettle:
             held.set()
             await cluster.settle()
             assert (p1.connected, p2.connected) == (True, True)
+
+    async def test_what_goes_on_slowly_is_waited_for(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A slow machine is none that stands still, as long as events get further."""
+        publish = PubSubBroker.publish
+
+        async def slowly(broker: PubSubBroker, *arguments: Any) -> Any:
+            await asyncio.sleep(0.1)
+            return await publish(broker, *arguments)
+
+        monkeypatch.setattr(PubSubBroker, "publish", slowly)
+        async with open_cluster(broker="pubsub") as cluster:
+            p1, p2 = await cluster.join("P1", "P2")
+            for number in range(8):
+                await p1.send(str(number))
+            await cluster.settle(timeout=0.5)
+            assert len(p2.heard) == 8
+            for number in range(35):
+                await p1.send(str(number))
+            with pytest.raises(TimeoutError, match=r"^after \d s still under way: P1 has no"):
+                await cluster.settle(timeout=0.5)  # but not for ever
 
     async def test_who_gives_up_says_after_how_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A Redis that nobody here has frozen is given up sooner than the time that was given."""

@@ -31,12 +31,13 @@ from wsdemo.player import Player
 from wsdemo.protocol import check_name
 from wsdemo.redis_backend import Persistence, RedisBackend, check_choice
 from wsdemo.server import Canary, ServerState
-from wsdemo.trace import Trace
+from wsdemo.trace import Record, Trace
 
 __all__ = ["BROKERS", "Cluster", "open_cluster"]
 
 BROKERS = ("none", "pubsub", "stream", "queue")
 MAX_HISTORY = 100_000  # events
+GETS_FURTHER = frozenset(["receive", "publish", "store", "relay", "deliver", "replay", "hear"])
 SETTLE_TIMEOUT = 5.0  # seconds
 COLLECT_TIMEOUT = 2.0  # seconds
 
@@ -222,15 +223,18 @@ class Cluster:
         """Return when all that was done before this call has had its effect.
 
         A barrier through the same sockets and the same broker, not a pause; what is done meanwhile
-        is not waited for, nor is what a frozen server holds up. Raises `TimeoutError` after so many
-        seconds, naming what is under way.
+        is not waited for, nor is what a frozen server holds up. Raises `TimeoutError`, naming what
+        is under way, once no event has got any further for so many seconds, or all in all after
+        six times as many.
         """
         self._require_running()
         trace = self.trace
         began = time.monotonic()
         under_way: set[str] = set()
+        limit = asyncio.timeout(timeout)
+        unwatch = trace.watch(lambda record: _extend(limit, timeout, began, record))
         try:
-            async with asyncio.timeout(timeout):
+            async with limit:
                 settled = False
                 while not settled:
                     await self._parts.collect()
@@ -239,10 +243,12 @@ class Cluster:
                     under_way = barrier.under_way
                     settled = await barrier.passed()
         except TimeoutError:
-            waited = min(timeout, round(time.monotonic() - began))  # a broker may give up before
+            waited = max(min(timeout, 1), round(time.monotonic() - began))
             raise TimeoutError(
                 f"after {waited:g} s still under way: {'; '.join(sorted(under_way))}"
             ) from None
+        finally:
+            unwatch()
         trace.append("settle", "scenario", before=before)
         await self._collect()
 
@@ -581,6 +587,13 @@ def open_cluster(
         processes,
     )
     return _OpenCluster(cluster, current_cell())
+
+
+def _extend(limit: asyncio.Timeout, timeout: float, began: float, record: Record) -> None:
+    """A slow machine is none that stands still: what has got further is waited for anew."""
+    left = 6 * timeout - (time.monotonic() - began)
+    if record.kind in GETS_FURTHER and not limit.expired():
+        limit.reschedule(asyncio.get_running_loop().time() + min(timeout, left))
 
 
 async def _uninterrupted(work: Coroutine[Any, Any, None]) -> None:
