@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from wsdemo import Cluster, Trace, faults, open_cluster, scenarios
-from wsdemo.challenges import CHALLENGES, grades
+from wsdemo.challenges import CHALLENGES, Scorecard, grades
 from wsdemo.compare import compare
 from wsdemo.scenarios import Scenario
 
@@ -134,3 +134,39 @@ async def test_a_live_run_is_graded_as_it_stands() -> None:
     assert shown.startswith(f"0 of {len(CHALLENGES)} challenges met\n✗ 1. ")
     assert "     not yet: Redis has not been away and come back" in shown
     assert max(map(len, shown.splitlines())) <= 90
+
+
+async def test_a_scorecard_remembers_what_was_met() -> None:
+    """No one run can meet them all: the first wants a loss, the third none."""
+    score = Scorecard()
+    away = score.grade(await run(scenarios.p1_is_away, "pubsub"))
+    assert away.met == ["loses two", "publish said one"]
+    dies = score.grade(await run(server_dies, "stream"))
+    assert dies.met == ["loses two", "publish said one", "survives a server"]
+    assert repr(dies).startswith(
+        f"3 of {len(CHALLENGES)} challenges met\n"
+        "✓ 1. With a broker, let P1 miss exactly two events, and nobody else any. (Met before.)\n"
+    )
+    assert "\n✓ 3. Kill a server" in repr(dies)
+
+
+async def test_what_is_lost_and_said_again_was_not_known() -> None:
+    """A broker that keeps nothing takes the second for the first."""
+
+    async def again(cluster: Cluster) -> None:
+        p1, _ = await cluster.join("P1", "P2")
+        async with faults.redis_stopped(cluster):
+            event = await p1.send("jump")
+            await cluster.settle()
+        await cluster.settle()
+        await p1.send("jump", again=event)
+
+    lacking = grades(await run(again, "pubsub")).lacking["heard once"]
+    assert lacking == ["no event that was kept has been said again and known by its id"]
+
+
+@pytest.mark.parametrize("what", [None, {}, "pubsub"])
+def test_what_is_no_run_has_no_grades(what: Any) -> None:
+    """It says what to give instead."""
+    with pytest.raises(TypeError, match="give the cluster, or one of the runs"):
+        grades(what)
