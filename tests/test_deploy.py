@@ -477,7 +477,9 @@ def connections(server: GameServer) -> int:
 async def test_one_source_cannot_call_without_end(kind: str) -> None:
     """After some 100 calls it gets 429, while another source is served."""
     async with one_server(kind) as (front, _):
-        statuses = [(await front.get("/", UPGRADE))[0] for _ in range(110)]
+        statuses: list[int] = []
+        while len(statuses) < 1000 and 429 not in statuses:  # some ten a second are forgiven
+            statuses.append((await front.get("/", UPGRADE))[0])
         assert set(statuses[:95]) == {101}
         assert statuses[-1] == 429
         assert statuses == sorted(statuses)

@@ -37,7 +37,7 @@ def server_command(
 def last_words(folder: Path) -> str:
     """The last line of a server's log."""
     log = folder / "log"
-    lines = log.read_text(errors="replace").splitlines() if log.is_file() else []
+    lines = log.read_text(encoding="utf-8", errors="replace").splitlines() if log.is_file() else []
     return lines[-1] if lines else "it said nothing."
 
 

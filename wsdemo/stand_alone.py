@@ -112,4 +112,4 @@ def _port_in(log: Path) -> int:
 
 
 def _said_in(log: Path) -> str:
-    return log.read_text(errors="replace").strip() or "it said nothing"
+    return log.read_text(encoding="utf-8", errors="replace").strip() or "it said nothing"
