@@ -7,9 +7,10 @@ PYTHONS = python3 python3.14 python3.13 python3.12 python3.11 python
 NEWEST = 314
 VERSION = import sys; print("%d%02d" % sys.version_info[:2])
 
-# More words for JupyterLab, for pytest and for the benchmark:
+# More words for JupyterLab, for Voila, for pytest and for the benchmark:
 # make lab LAB_FLAGS="--no-browser --port=8899"; make bench BENCH_FLAGS=--quick
 LAB_FLAGS ?=
+PRESENT_FLAGS ?=
 TEST_FLAGS ?=
 BENCH_FLAGS ?=
 
@@ -162,6 +163,6 @@ lock: $(BIN)/python
 	  echo '-r requirements.txt'; grep -vxF -f .venv/lock/lab.txt .venv/lock/bench.txt; } > requirements-bench.txt
 
 clean:
-	rm -rf .venv .venv-bench build dist .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage tests/artefacts
+	rm -rf .venv .venv-bench build dist site .hypothesis .mypy_cache .pytest_cache .ruff_cache .coverage tests/artefacts
 	find . -name __pycache__ -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -prune -exec rm -rf {} +

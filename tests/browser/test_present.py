@@ -54,6 +54,9 @@ async def test_a_lesson_is_presented_without_its_code_and_without_a_network(
     await expect(stage.locator("[data-player='P1']").first).to_be_visible(timeout=60_000)
     await expect(page.locator(".jp-CodeCell .jp-InputArea")).to_have_count(0)
     await expect(page.get_by_role("heading", level=1)).to_contain_text("03")
+    await expect(page.get_by_role("heading", name="Recap", exact=True)).to_be_visible()
+    await expect(page.get_by_role("heading", name="Exercise")).to_have_count(0)
+    await expect(page.get_by_text("Not yet").filter(visible=True)).to_have_count(0)
     ARTEFACTS.mkdir(exist_ok=True)
     await page.screenshot(path=ARTEFACTS / "present_03.png")
     assert asked == []

@@ -14,6 +14,7 @@ from playwright.async_api import Browser, Page, expect
 
 from tests.browser.conftest import ARTEFACTS, needs_axe, violations
 from wsdemo.cli import main
+from wsdemo.prediction import ASKED_TO_CHOOSE, ASKED_TO_MARK
 from wsdemo.site import _cell
 
 BROKEN = "<img src=x onerror=window.broken=1>"
@@ -26,7 +27,7 @@ FIRST = [
     ),
     v4.new_code_cell(  # type: ignore[no-untyped-call]
         "from wsdemo import Stage, compare, ledger, open_cluster, scenarios\n"
-        "runs = await compare(scenarios.p1_moves_to_b)\nStage(runs)"
+        "runs = await compare(scenarios.p1_moves_to_b)\nStage(runs, look='P2-2', minutes=7)"
     ),
     v4.new_code_cell("ledger(runs)"),  # type: ignore[no-untyped-call]
     v4.new_code_cell(  # type: ignore[no-untyped-call]
@@ -113,7 +114,9 @@ def test_a_page_loads_nothing_and_runs_only_its_own_script(site: Path) -> None:
     for text in (lesson, other, index):
         assert not re.search(r"(?:src|href)=\"(?!data:|\w+\.html|#)", text)
     told = re.findall(r'class="told">(.*?)</script>', lesson)
-    assert [len(json.loads(each)["runs"]) for each in told] == [2, 1]
+    first, second = map(json.loads, told)
+    assert (len(first["runs"]), first["look"], first["minutes"]) == (2, "P2-2", 7)
+    assert (len(second["runs"]), second["look"], second["minutes"]) == (1, "", 0)
 
 
 def test_without_a_notebook_there_is_no_site(
@@ -142,7 +145,7 @@ async def test_the_keyboard_stops_only_where_there_is_something_to_scroll(
 
 def test_what_is_printed_in_parts_is_one_and_nobody_is_asked_to_run_a_cell() -> None:
     """A kernel sends what is printed as it likes; and there is nothing to mark here."""
-    asked = "No prediction yet. Mark above what you would have expected, and run this cell again.\n"
+    asked = f"{ASKED_TO_MARK}\n{ASKED_TO_CHOOSE}\n"
     outputs = [
         v4.new_output("stream", name="stdout", text=text)  # type: ignore[no-untyped-call]
         for text in ("P1 missed “hide”.\n", asked)
