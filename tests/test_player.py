@@ -154,6 +154,18 @@ class TestMistakes:
             with pytest.raises(RuntimeError, match=r"use reconnect\(\)"):
                 await p1.connect()
 
+    async def test_what_is_refused_was_not_asked(self, server: GameServer) -> None:
+        """A trace has only what could be done: who plays it again does no more."""
+        trace = Trace()
+        async with playing("P1", server.url, trace) as p1:
+            with pytest.raises(RuntimeError, match="connected already"):
+                await p1.connect()
+            with pytest.raises(RuntimeError, match="no balancer"):
+                await p1.reconnect(server="B")
+            assert [record.data["to"] for record in trace.select("asked")] == ["join"]
+            await p1.reconnect()
+            assert [record.data["to"] for record in trace.select("asked")] == ["join", "reconnect"]
+
     async def test_after_stop(self, server: GameServer) -> None:
         """Every call says that the run is over."""
         async with playing("P1", server.url) as p1:

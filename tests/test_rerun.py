@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.conftest import within
+from tests.conftest import recorded, within
 from wsdemo import Cluster, Trace, faults, open_cluster, scenarios
+from wsdemo import player as player_module
+from wsdemo.cluster import BROKERS
 from wsdemo.compare import compare
 from wsdemo.controls import Act, carry_out
-from wsdemo.ledger import ledger
+from wsdemo.ledger import KEEPERS, ledger
+from wsdemo.player import NotConnected, Player
 from wsdemo.rerun import as_scenario, load_scenario, save_scenario
 from wsdemo.scenarios import SCENARIOS, Scenario
 
@@ -29,6 +34,22 @@ def scenario(source: str, name: str = "my_run") -> Scenario:
 def fates(trace: Trace) -> list[tuple[str, str, str, str]]:
     """What became of everything that was said."""
     return [(each.event, each.player, each.outcome, each.cause) for each in ledger(trace)]
+
+
+async def save_and_play(play: Scenario, broker: str) -> str:
+    """Play it, and again what it is saved as: the fates are the same. Returns what was saved."""
+    async with open_cluster(broker=broker) as cluster:
+        await within(play(cluster), 20)
+        await cluster.settle()
+        source, first = as_scenario(cluster.trace), cluster.trace
+    again = (await within(compare(scenario(source), broker), 20))[broker].trace
+    assert fates(again) == fates(first)
+    return source
+
+
+async def two_players(cluster: Cluster) -> list[Player]:
+    """P1 on A, and P2 on B."""
+    return [*await cluster.join("P1", server="A"), *await cluster.join("P2", server="B")]
 
 
 def captions(trace: Trace) -> list[str]:
@@ -171,18 +192,24 @@ def test_what_a_trace_says_stays_text(evil: str) -> None:
     trace = Trace(broker=evil, servers=[evil])
     trace.append("step", "scenario", caption=evil, notes=evil)
     trace.append("asked", evil, to="join", server=evil)
-    trace.append("send", evil, event=evil, body=evil)
-    trace.append("send", evil, event=evil, body=evil)
+    trace.append("welcome", evil)
+    trace.append("send", evil, evil, evil, body=evil)
+    trace.append("send", evil, evil, evil, body=evil)
+    trace.append("settle", "scenario")
+    trace.append("step", "scenario", caption=evil)
     trace.append("asked", evil, to="reconnect", server=evil)
     trace.append("start", evil)
+    trace.append("welcome", evil)
+    trace.append("asked", evil, to=evil)
     trace.append("fault", evil, reason="killed")
     trace.append("fault", evil, "redis", reason="link cut")
     tree = ast.parse(as_scenario(trace))
     called = {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
     player = f"cluster.player({evil!r})"
     assert {name.replace(ast.unparse(ast.Constant(evil)), repr(evil)) for name in called} == {
-        *("cluster.step", "cluster.join", "cluster.player", "cluster.add_server"),
-        *("cluster.kill_server", "cluster.cut_redis_link", f"{player}.send", f"{player}.reconnect"),
+        *("cluster.step", "cluster.beat", "cluster.join", "cluster.player", "cluster.add_server"),
+        *("asyncio.create_task", "asyncio.sleep", "cluster.kill_server", "cluster.cut_redis_link"),
+        *(f"{player}.send", f"{player}.reconnect"),
     }
 
 
@@ -206,8 +233,333 @@ async def test_a_redis_that_ends_frozen_and_keeps_its_data_stands_still_no_more(
         await cluster.settle()
         await p1.send("duck")
         source = as_scenario(cluster.trace)
-    assert "await cluster.stop_redis(keep=True)\n    await cluster.start_redis()" in source
+    assert "stop_redis(keep=True)\n        await cluster.start_redis()" in source
     assert 'send("jump")\n    await cluster.settle()\n    await p1.send("duck")' in source
+
+
+# Under other brokers
+
+
+async def _stopped(cluster: Cluster, p1: Player, p2: Player) -> None:
+    async with faults.redis_stopped(cluster, keep=True):
+        await p1.send("jump")
+        await cluster.settle()
+    await cluster.settle()
+
+
+async def _frozen(cluster: Cluster, p1: Player, p2: Player) -> None:
+    async with faults.redis_frozen(cluster):
+        await p1.send("jump")
+
+
+async def _cut(cluster: Cluster, p1: Player, p2: Player) -> None:
+    async with faults.redis_link_cut(cluster, "B"):
+        await p1.send("jump")
+
+
+async def _reply_lost(cluster: Cluster, p1: Player, p2: Player) -> None:
+    async with faults.reply_lost(cluster, "A"):
+        await p1.send("jump")
+        await cluster.settle()
+
+
+async def _confirmed(cluster: Cluster, p1: Player, p2: Player) -> None:
+    jump = await p2.send("jump")
+    await cluster.settle()
+    await p2.send("jump", again=jump, confirm=True)
+    await p1.send("duck", confirm=True)
+
+
+@pytest.mark.parametrize("deed", [_stopped, _frozen, _cut, _reply_lost, _confirmed])
+async def test_it_plays_under_every_broker(deed: Any) -> None:
+    """Only where there is a Redis, it breaks; only where that can be, it is confirmed."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        async with cluster.step("Something is done"):
+            await deed(cluster, p1, p2)
+        async with cluster.step("P2 speaks"):
+            await p2.send("hide")
+
+    first = (await compare(play, "stream"))["stream"].trace
+    runs = await within(compare(scenario(as_scenario(first)), BROKERS), 20)
+    assert fates(runs["stream"].trace) == fates(first)
+    for broker, run in runs.items():
+        confirmed = [record.event for record in run.trace.select("confirm")]
+        assert confirmed == (["P2-1", "P1-1"] if broker in KEEPERS and deed is _confirmed else [])
+        broken = bool(run.trace.select("fault"))
+        assert broken == (broker != "none" and deed is not _confirmed)
+
+
+# What somebody waits for while other things happen
+
+
+@pytest.mark.parametrize("broker", KEEPERS)
+async def test_what_was_confirmed_only_later_is_awaited_only_there(broker: str) -> None:
+    """Else who speaks while Redis is away would wait for ever for its return."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        async with faults.redis_stopped(cluster, keep=True):
+            saying = asyncio.create_task(p2.send("jump", confirm=True))
+            await recorded(cluster.trace, "send")
+            await p2.send("hide")  # the second that it says
+            await cluster.settle()
+        await saying
+        await p1.send("duck")
+
+    source = await save_and_play(play, broker)
+    assert 'saying = asyncio.create_task(p2.send("jump", confirm=confirms))' in source
+    assert source.index("start_redis()") < source.index("await saying")
+
+
+async def test_several_may_wait_to_be_confirmed_at_once() -> None:
+    """Each has a variable of its own, and none that a player has."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2, saying = [*await two_players(cluster), *await cluster.join("Saying", server="A")]
+        async with cluster.step("Redis is away"):
+            await cluster.stop_redis(keep=True)
+            words = [(p1, "jump"), (p2, "duck"), (saying, "hide"), (p1, "seek")]
+            said = [asyncio.create_task(each.send(word, confirm=True)) for each, word in words]
+            await cluster.settle()
+        async with cluster.step("Redis is back"):
+            await cluster.start_redis()
+            await asyncio.gather(*said)
+
+    source = await save_and_play(play, "stream")
+    begun = [line.split()[0] for line in source.splitlines() if "create_task" in line]
+    assert begun == ["saying", "saying_2", "saying_3", "saying_4"]
+    assert 'await cluster.join("Saying", server="A")' in source
+
+
+async def test_what_is_confirmed_before_anything_else_is_done_needs_no_task() -> None:
+    """Also if two speak at once."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        await p1.send("jump", confirm=True)
+        await asyncio.gather(p1.send("duck", confirm=True), p2.send("hide", confirm=True))
+
+    assert "asyncio" not in await save_and_play(play, "stream")
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_what_was_never_confirmed_is_not_waited_for(leaves: bool) -> None:
+    """Somebody gave up, or left: it was tried in vain, and so it is again."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        await cluster.stop_redis(keep=True)
+        saying = asyncio.create_task(p2.send("jump", confirm=True))
+        await recorded(cluster.trace, "unpublished")
+        if leaves:
+            await p2.leave()
+        saying.cancel()
+        with suppress(asyncio.CancelledError, RuntimeError):
+            await saying
+        await cluster.start_redis()
+        await cluster.settle()
+        await p1.send("duck")
+
+    source = await save_and_play(play, "stream")
+    assert "saying.cancel()  # it was never confirmed" in source
+    if leaves:  # before its end, else that would be an error that nobody takes
+        assert source.index("saying.cancel()") < source.index("p2.leave()")
+
+
+async def test_who_still_waits_when_it_is_saved_gives_up() -> None:
+    """The scenario has an end, with nothing left that runs."""
+    async with open_cluster(broker="stream") as cluster:
+        _, p2 = await two_players(cluster)
+        await cluster.stop_redis()
+        saying = asyncio.create_task(p2.send("jump", confirm=True))
+        await recorded(cluster.trace, "unpublished")
+        source = as_scenario(cluster.trace)
+        saying.cancel()
+    again = (await within(compare(scenario(source), "stream")))["stream"].trace
+    assert [record.event for record in again.select("give up")] == ["P2-1"]
+
+
+async def test_who_comes_only_when_something_is_healed_is_awaited_only_there() -> None:
+    """Else it would give up before the server thaws."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        await cluster.freeze_server("B")
+        coming = asyncio.create_task(p1.reconnect(server="B"))
+        await recorded(cluster.trace, "asked", at="P1", times=2)
+        await cluster.thaw_server("B")
+        await coming
+        await p2.send("jump")
+
+    source = await save_and_play(play, "pubsub")
+    assert 'await cluster.thaw_server("B")\n    await coming\n' in source
+
+
+# What was refused
+
+
+async def test_what_was_refused_is_not_done_again() -> None:
+    """A server that there is not, and a connection that there is already."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        with pytest.raises(ValueError, match="unknown server 'Z'"):
+            await p1.reconnect(server="Z")
+        with pytest.raises(ValueError, match="unknown server 'Z'"):
+            await cluster.join("P3", server="Z")
+        with pytest.raises(RuntimeError, match="connected already"):
+            await p2.connect()
+        await p1.send("jump")
+
+    source = await save_and_play(play, "pubsub")
+    assert "Z" not in source
+    assert "connect(" not in source
+
+
+async def test_who_could_not_come_is_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Redis no server lets anybody in: who was to join is not there, nor who was to return.
+
+    Nor does anything settle while a player of a killed server finds no other.
+    """
+    monkeypatch.setattr(player_module, "JOIN_TIMEOUT", 0.2)
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        await cluster.stop_redis(keep=True)
+        with pytest.raises(NotConnected):
+            await p1.reconnect(server="B")
+        with pytest.raises(NotConnected):
+            await cluster.join("P3")
+        cluster.beat("B is killed")
+        await cluster.kill_server("B")
+        await recorded(cluster.trace, "connect", at="P2", times=3)
+        cluster.beat("Redis is back")
+        await cluster.start_redis()
+        monkeypatch.undo()
+        await cluster.until(lambda: p2.connected)
+        await p2.send("jump")
+        await cluster.settle()
+        await p1.reconnect()
+        await cluster.join("P3")
+        await p2.send("duck")
+
+    source = await save_and_play(play, "stream")
+    assert "await p1.disconnect()  # it was to come back, and could not" in source
+    assert source.count('cluster.join("P3")') == 1
+
+
+# What had time to happen
+
+
+async def test_who_comes_back_by_itself_is_waited_for() -> None:
+    """Its server is killed; it speaks when it is on another."""
+
+    async def play(cluster: Cluster) -> None:
+        _, p2 = await two_players(cluster)
+        await cluster.kill_server("B")
+        await cluster.until(lambda: p2.connected)
+        await p2.send("jump")
+
+    source = await save_and_play(play, "pubsub")
+    assert 'kill_server("B")\n    await cluster.settle()\n    await p2.send' in source
+
+
+async def test_who_comes_back_on_a_mended_link_is_waited_for() -> None:
+    """It hears what is said when it is there again."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        async with faults.link_cut(p2):
+            await recorded(cluster.trace, "disconnect", at="P2")
+        await cluster.until(lambda: p2.connected)
+        await p1.send("jump")
+        await p1.send("duck")
+
+    source = await save_and_play(play, "pubsub")
+    assert "p2.mend_link()\n    await cluster.settle()\n    await p1.send" in source
+
+
+async def test_what_was_heard_before_the_next_deed_is_so_again() -> None:
+    """As if each were in a cell of its own, which nobody settles: P2 is away while P1 speaks."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        p2.cut_link()
+        await recorded(cluster.trace, "disconnect", at="B", peer="P2")
+        await p1.send("jump")
+        await recorded(cluster.trace, "hear", at="P1")
+        p2.mend_link()
+        await cluster.until(lambda: p2.connected)
+
+    for broker in ("none", "pubsub"):
+        source = await save_and_play(play, broker)
+        assert 'send("jump")\n    await cluster.settle()\n    p2.mend_link()' in source
+
+
+async def test_what_failed_before_the_next_deed_fails_again() -> None:
+    """Redis is back before anything is said, or after."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, _ = await two_players(cluster)
+        await cluster.stop_redis()
+        await p1.send("jump")
+        await recorded(cluster.trace, "unpublished")
+        await cluster.start_redis()
+
+    await save_and_play(play, "pubsub")
+
+
+async def test_nobody_waits_for_what_nobody_waited_for() -> None:
+    """Words that follow at once do so again."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        await p1.send("jump")
+        await p1.send("duck")
+        await p2.send("hide")
+
+    body = (await save_and_play(play, "stream")).split("broker=")[1]
+    assert body.count("settle") == 1
+    assert body.rstrip().endswith("await cluster.settle()")
+
+
+# Who is there
+
+
+@pytest.mark.parametrize("broker", ["none", "stream"])
+async def test_a_run_that_began_with_another_broker_is_whole(broker: str) -> None:
+    """Who was away at its start, and then returned, joins it."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        await p1.disconnect()
+        await cluster.change_broker(broker)
+        await p2.send("jump")
+        await p1.reconnect(server="A")
+        await p2.send("duck")
+
+    assert '[p1] = await cluster.join("P1", server="A")' in await save_and_play(play, broker)
+
+
+async def test_who_connects_or_joins_again_does_so_again() -> None:
+    """And an id that somebody has chosen stays."""
+
+    async def play(cluster: Cluster) -> None:
+        p1, p2 = await two_players(cluster)
+        await p1.disconnect()
+        await p1.connect(server="B")
+        await p1.send("jump", again="mine")
+        await p1.send("jump", again="mine")
+        await cluster.settle()
+        await p2.leave()
+        [p2] = await cluster.join("P2", server="A")
+        await p2.send("duck")
+
+    source = await save_and_play(play, "stream")
+    assert 'await p1.connect(server="B")' in source
+    assert source.count('[p2] = await cluster.join("P2"') == 2
 
 
 @pytest.mark.parametrize("name", ["", "2nd", "my run", "class", "a(b)"])

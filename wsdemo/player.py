@@ -166,8 +166,12 @@ class Player:
 
         Raises `NotConnected` if no server has welcomed it within 5 s, and `JoinRefused`.
         """
-        self._record_asked("join", server=server)
         async with self._moving:
+            self._require_running()
+            if self._life:
+                raise RuntimeError(f"{self.name} is connected already; use reconnect()")
+            self._wish_for(server)
+            self._record_asked("join", server=server)
             await self._connect(server)
 
     async def disconnect(self) -> None:
@@ -184,10 +188,10 @@ class Player:
         Without `resume` it does not say up to where it has heard, as a client does that was closed
         and opened anew and has kept nothing.
         """
-        self._record_asked("reconnect", server=server, resume=resume)
         async with self._moving:
             self._require_running()
             self._wish_for(server)
+            self._record_asked("reconnect", server=server, resume=resume)
             await self._disconnect()
             if not resume:
                 self.position = None
@@ -243,8 +247,6 @@ class Player:
 
     async def _connect(self, server: str | None) -> None:
         self._require_running()
-        if self._life:
-            raise RuntimeError(f"{self.name} is connected already; use reconnect()")
         self._wish_for(server)
         self._life = asyncio.create_task(self._live(), name=f"player {self.name}")
         try:
