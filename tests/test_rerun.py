@@ -153,6 +153,18 @@ async def test_what_was_said_before_the_first_beat_comes_to_rest_as_it_did() -> 
     assert f"{said}\n    await cluster.settle()\n    {step}" in source
 
 
+async def test_it_says_on_what_cluster_it_was_played(tmp_path: Path) -> None:
+    """With the options that are not the usual ones: a shorter history loses more."""
+    options: dict[str, Any] = {"history": 3, "balance": "least-connections"}
+    async with open_cluster(["A", "B", "C"], "stream", **options) as cluster:
+        await cluster.join("P1")
+        await cluster.add_server("D")
+        cluster.trace.save(tmp_path / "run.jsonl")
+        source = as_scenario(Trace.load(tmp_path / "run.jsonl"))
+    wanted = 'servers=["A", "B", "C"], broker="stream", balance="least-connections", history=3'
+    assert f"`open_cluster({wanted})`" in source
+
+
 async def test_a_saved_trace_will_do(tmp_path: Path) -> None:
     """It says all that is needed."""
     run = (await compare(scenarios.p1_moves_to_b, "pubsub"))["pubsub"]

@@ -31,6 +31,7 @@ Server = GameServer | ServerProcess
 
 PART_NAMES = ("balancer", "redis", "scenario")
 MAX_SERVERS = 26
+USUAL = {"history": HISTORY, "balance": "round-robin", "persistence": "none"}  # is not recorded
 
 
 class Parts(Lifetime):
@@ -54,8 +55,10 @@ class Parts(Lifetime):
         processes: bool = False,
         may_join: Callable[[str, str], bool],
     ) -> None:
+        options = {"history": history, "balance": balance, "persistence": persistence}
+        unusual = {name: options[name] for name in options if options[name] != USUAL[name]}
         kind = MergedTrace if processes else Trace
-        self.trace = kind(broker=broker, servers=list(servers), game=game)
+        self.trace = kind(broker=broker, servers=list(servers), game=game, **unusual)
         self.redis: RedisBackend | None = None
         if broker != "none":
             self.redis = redis_backend(redis, persistence)

@@ -72,11 +72,8 @@ def as_scenario(trace: Trace, name: str = "my_run") -> str:
     body = [line for beat in beats for line in beat.source()]
     if not body:
         raise ValueError("nobody has done anything in this run yet: there is nothing to do again")
-    about = trace.about
-    at_first = [_text(each) for each in about.get("servers", ()) if each not in writer.added]
-    wanted = f"servers=[{', '.join(at_first)}], broker={_text(about.get('broker'))}"
     lines = [
-        _docstring(f"Play it on `open_cluster({wanted})`."),
+        _docstring(f"Play it on `open_cluster({_wanted(trace, writer.added)})`."),
         *([HAS_REDIS] if any(deed.needs_redis for deed in deeds) else []),
         *([CONFIRMS] if any(deed.is_confirmed for deed in deeds) else []),
         *body,
@@ -387,6 +384,19 @@ class _Writer:
             self._do(_Deed(f"cluster.{call}", needs_redis=True))
         elif not record.peer and what in _SERVERS:
             self._do(_Deed(f"cluster.{_SERVERS[what]}({part})"))
+
+
+def _wanted(trace: Trace, added: Collection[str]) -> str:
+    """What a cluster has to be given in order to be like the one that the trace is of."""
+    about = trace.about
+    at_first = [_text(each) for each in about.get("servers", ()) if each not in added]
+    given = {"servers": f"[{', '.join(at_first)}]"}
+    for name in ("broker", "balance", "persistence"):
+        if name in about:
+            given[name] = _text(about[name])
+    if "history" in about:
+        given["history"] = str(_number(about["history"]))
+    return ", ".join(f"{name}={value}" for name, value in given.items())
 
 
 def _answers(trace: Trace) -> dict[int, int]:
