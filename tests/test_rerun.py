@@ -182,6 +182,8 @@ async def test_a_scenario_can_be_saved_and_edited_and_played_again(tmp_path: Pat
     path.write_text(path.read_text(encoding="utf-8").replace("hide", "seek"), encoding="utf-8")
     edited = (await compare(load_scenario(path), "pubsub"))["pubsub"].ledger
     assert [edited.body(event) for event in edited.events] == ["jump", "duck", "seek", "fire"]
+    other = path.rename(tmp_path / "another_story.py")
+    assert load_scenario(other).__name__ == "my_story"  # it is the only one
     path.write_text("x = 1\n", encoding="utf-8")
     with pytest.raises(ValueError, match="has no function my_story"):
         load_scenario(path)

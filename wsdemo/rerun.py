@@ -9,6 +9,7 @@ It plays under any broker: what only some can do is asked of those alone.
 
 from __future__ import annotations
 
+import inspect
 import keyword
 import runpy
 from collections.abc import Callable, Collection, Iterable, Iterator
@@ -92,14 +93,16 @@ def save_scenario(run: HasTrace | Trace, path: str | PathLike[str]) -> None:
 
 
 def load_scenario(path: str | PathLike[str]) -> Callable[[Any], Any]:
-    """The scenario that is in such a file, as it is now: it may have been edited.
+    """The scenario that is in such a file, as it is now: it may have been edited, and renamed.
 
-    Runs the file. Raises `ValueError` if it has no function of its name, and what its code raises.
+    Runs the file, and takes the function of the file's name, or else the only asynchronous one.
+    Raises `ValueError` if there is none, and what the file's code raises.
     """
-    found = runpy.run_path(str(path)).get(Path(path).stem)
-    if not callable(found):
-        raise ValueError(f"{path} has no function {Path(path).stem}")
-    scenario: Callable[[Any], Any] = found
+    name, found = Path(path).stem, runpy.run_path(str(path))
+    functions = [each for each in found.values() if inspect.iscoroutinefunction(each)]
+    if name not in found and len(functions) != 1:
+        raise ValueError(f"{path} has no function {name}")
+    scenario: Callable[[Any], Any] = found.get(name) or functions[0]
     return scenario
 
 
