@@ -14,7 +14,9 @@ from wsdemo import faults
 from wsdemo.cluster import Cluster, open_cluster
 from wsdemo.compare import compare
 from wsdemo.crowd import messages_received, placed
-from wsdemo.exercises.exercise import WORDS, Exercise, NotYet, answer, rest, run
+from wsdemo.exercises.attempt import Attempt, NotYet
+from wsdemo.exercises.exercise import Exercise
+from wsdemo.exercises.judging import WORDS, rest
 from wsdemo.ledger import ledger
 from wsdemo.player import Player
 from wsdemo.protocol import Join, Send, encode
@@ -42,12 +44,12 @@ def bytes_before_a_text() -> Exercise:
     `side` is "client" or "server", whichever says it.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         short, long = chance.randint(1, 60), chance.randint(200, 9_000)
         bodies = [short * "x", long * "x", chance.randint(16_380, 16_384) * FOUR_BYTES]
         wrong = []
         for frame in await _frames(bodies):
-            told = answer(await run(attempt, frame.length, frame.side))
+            told = _answer(await attempt(frame.length, frame.side))
             if told != len(frame.head):
                 text = f"a text of {frame.length:,} bytes, said by the {frame.side}"
                 wrong.append(f"{text}: there are not {told} before it")
@@ -62,12 +64,12 @@ def who_hears() -> Exercise:
     There is no broker. `places` says on which server each player is.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         wrong = []
         async with open_cluster(servers=SERVERS, broker="none") as cluster:
             places = await _scattered(cluster, chance)
             for speaker in chance.sample(PLAYERS, 3):
-                told = _names(await run(attempt, dict(places), speaker))
+                told = _names(await attempt(dict(places), speaker))
                 event = await cluster.player(speaker).send(chance.choice(WORDS))
                 await rest(cluster)
                 missed = _missed(cluster, event)
@@ -88,7 +90,7 @@ def subscribers_of_an_event() -> Exercise:
     `places` says on which server each player is; somebody is away, and on None.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         wrong = []
         async with open_cluster(servers=SERVERS, broker="pubsub") as cluster:
             for _ in range(3):
@@ -97,7 +99,7 @@ def subscribers_of_an_event() -> Exercise:
                 places[gone] = None
                 await cluster.player(gone).disconnect()
                 await rest(cluster)
-                told = answer(await run(attempt, dict(places)))
+                told = _answer(await attempt(dict(places)))
                 event = await cluster.player(speaker).send(chance.choice(WORDS))
                 await rest(cluster)
                 [publish] = cluster.trace.select("publish", event=event)
@@ -111,11 +113,11 @@ def subscribers_of_an_event() -> Exercise:
 def cost_of_an_outage() -> Exercise:
     """A `def lost(seconds, rate)`: how many events P1 misses in an outage of its server's link."""
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         wrong = []
         for seconds in chance.sample([0.1, 0.2, 0.3], 2):
             rate = 10 * chance.randint(2, 5)
-            told = answer(await run(attempt, seconds, rate))
+            told = _answer(await attempt(seconds, rate))
             runs = await compare(outage(seconds, rate), ["pubsub"])
             if told != len(runs["pubsub"].ledger.missed_by("P1")):
                 wrong.append(f"{seconds} s, {rate} a second: P1 did not miss {told!r}")
@@ -131,14 +133,14 @@ def what_pubsub_loses() -> Exercise:
     from Redis, and while Redis is "up" or "down".
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         wrong = []
         async with open_cluster(servers=SERVERS, broker="pubsub") as cluster:
             places = await _scattered(cluster, chance)
             [speaker] = await cluster.join("P5", server="A")
             for now in _situations(chance):
                 told = {
-                    name: answer(await run(attempt, name, at, {*now.away}, {*now.cut}, now.redis))
+                    name: _answer(await attempt(name, at, {*now.away}, {*now.cut}, now.redis))
                     for name, at in places.items()
                 }
                 for given in told.values():
@@ -163,14 +165,14 @@ def events_received() -> Exercise:
     set of the servers that hold its players; servers are numbers.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         servers, games = chance.randint(3, 6), chance.randint(6, 20)
         players = games * chance.randint(2, 3)
         found = await messages_received([servers], [games], players, events=games)
         [counted] = [each.by_server for each in found if each.channels == "game"]
         wrong = []
         for server, count in enumerate(counted):
-            told = answer(await run(attempt, server, placed(servers, games, players)))
+            told = _answer(await attempt(server, placed(servers, games, players)))
             if told != count:
                 wrong.append(f"server {server} of {servers} did not receive {told!r} of {games}")
         return wrong
@@ -262,9 +264,16 @@ def _missed(cluster: Cluster, event: str) -> set[str]:
     }
 
 
+def _answer(given: Any) -> Any:
+    """What was given for an answer. Raises `NotYet` if nothing was."""
+    if given is None or given is ...:
+        raise NotYet("there is no answer yet")
+    return given
+
+
 def _names(given: Any) -> set[str]:
     """The names that a learner's function gives, or one name."""
-    names = answer(given)
+    names = _answer(given)
     try:
         return {names} if isinstance(names, str) else set(names)
     except TypeError:

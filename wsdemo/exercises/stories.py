@@ -10,17 +10,9 @@ from typing import Any
 
 from wsdemo import faults
 from wsdemo.cluster import Cluster, open_cluster
-from wsdemo.exercises.exercise import (
-    WORDS,
-    Exercise,
-    NotYet,
-    away,
-    listed,
-    meanwhile,
-    rest,
-    run,
-    why,
-)
+from wsdemo.exercises.attempt import Attempt, NotYet
+from wsdemo.exercises.exercise import Exercise
+from wsdemo.exercises.judging import WORDS, away, listed, meanwhile, rest, why
 from wsdemo.ledger import Fate, Ledger, ledger
 from wsdemo.player import Player
 from wsdemo.trace import Trace
@@ -52,7 +44,7 @@ def p1_misses(
     is given, that is what PUBLISH has to have returned for each event that P1 misses.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         async with open_cluster(broker=broker) as cluster:
             found, last = await _played(cluster, chance, attempt)
         missed = [fate for fate in _unheard(found, "P1") if fate.event != last]
@@ -88,7 +80,7 @@ def one_falls_out_of_history() -> Exercise:
     The broker is a stream that keeps so many events: two numbers are tried, others each time.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         for history in chance.sample(range(2, 7), 2):
             async with open_cluster(broker="stream", history=history) as cluster:
                 found, last = await _played(cluster, chance, attempt, history)
@@ -109,7 +101,7 @@ def said_while_redis_is_away() -> Exercise:
     There is a queue for each player.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         async with open_cluster(broker="queue") as cluster:
             found, last = await _played(cluster, chance, attempt)
         lost = [fate for fate in _unheard(found) if fate.event != last]
@@ -130,7 +122,7 @@ def everyone_hears_once(broker: str = "stream") -> Exercise:
     somebody else is cut off for a moment.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         words = chance.sample(WORDS, 6)
         troubles = chance.sample([_restarted, _reply_lost, _cut_off], 3)
         async with open_cluster(broker=broker) as cluster:
@@ -138,7 +130,7 @@ def everyone_hears_once(broker: str = "stream") -> Exercise:
             [p1] = await cluster.join("P1", server=home)
             [p2] = await cluster.join("P2", server=other)
             for number, trouble in enumerate(troubles):
-                say = partial(run, attempt, p2, words[2 * number : 2 * number + 2])
+                say = partial(attempt, p2, words[2 * number : 2 * number + 2])
                 await trouble(cluster, p1, p2, say)
                 await rest(cluster)
         if not cluster.trace.select("send", at="P2"):
@@ -159,7 +151,7 @@ def end_apart() -> Exercise:
     They begin on one, and have no broker. The balancer is sticky, and nobody may tell it a server.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         servers = chance.sample(SERVERS, 2)
         async with open_cluster(servers=servers, broker="none", balance="sticky") as cluster:
             players = await cluster.join("P1", "P2", "P3", "P4", "P5")
@@ -167,7 +159,7 @@ def end_apart() -> Exercise:
             home = max(servers, key=homes.count)
             pair = [player for player in players if player.server == home]
             p1, p2 = chance.sample(pair, 2)
-            await run(attempt, cluster, p1, p2)
+            await attempt(cluster, p1, p2)
             await rest(cluster)
             if wrong := away([p1, p2]):
                 return wrong
@@ -187,14 +179,14 @@ def spread_out() -> Exercise:
     One has just come back, and stands empty. New connections go where there are fewest.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         servers, half = chance.sample(SERVERS, 2), chance.randint(2, 4)
         balance = "least-connections"
         async with open_cluster(servers=servers, broker="none", balance=balance) as cluster:
             players = await cluster.join(*(f"P{number}" for number in range(1, 2 * half + 1)))
             async with faults.server_killed(cluster, chance.choice(servers)):
                 await cluster.settle()
-            await run(attempt, players)
+            await attempt(players)
             await rest(cluster)
             if wrong := away(players):
                 return wrong
@@ -210,7 +202,7 @@ def spread_out() -> Exercise:
 
 
 async def _played(
-    cluster: Cluster, chance: random.Random, attempt: Any, *more: Any
+    cluster: Cluster, chance: random.Random, attempt: Attempt, *more: Any
 ) -> tuple[Ledger, str]:
     """An attempt, with others who play before it; and the event that somebody says after it."""
     before = chance.sample(OTHERS, 2)
@@ -221,7 +213,7 @@ async def _played(
     for name in before:
         await cluster.player(name).leave()
     await cluster.settle()
-    await run(attempt, cluster, *more)
+    await attempt(cluster, *more)
     await rest(cluster)
     last = await _last_word(cluster, chance)
     return ledger(cluster), last
