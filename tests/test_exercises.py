@@ -138,6 +138,7 @@ async def does_nothing(*_: Any) -> None: ...
 def says_nothing(*_: Any) -> None: ...
 
 
+NOTHING = "✗ Not yet: your function returns nothing"
 NO_ANSWER = "✗ Not yet: there is no answer yet"
 EACH: dict[str, tuple[Callable[[], Exercise], Any, Any, str]] = {
     "p1_misses": (
@@ -188,17 +189,17 @@ EACH: dict[str, tuple[Callable[[], Exercise], Any, Any, str]] = {
         does_nothing,
         "✗ Not yet: one server has all the players",
     ),
-    "bytes_before_a_text": (exercises.bytes_before_a_text, head, says_nothing, NO_ANSWER),
-    "who_hears": (exercises.who_hears, hears, says_nothing, NO_ANSWER),
+    "bytes_before_a_text": (exercises.bytes_before_a_text, head, says_nothing, NOTHING),
+    "who_hears": (exercises.who_hears, hears, says_nothing, NOTHING),
     "subscribers_of_an_event": (
         exercises.subscribers_of_an_event,
         handed_to,
         says_nothing,
-        NO_ANSWER,
+        NOTHING,
     ),
-    "cost_of_an_outage": (exercises.cost_of_an_outage, lost, says_nothing, NO_ANSWER),
-    "what_pubsub_loses": (exercises.what_pubsub_loses, misses, says_nothing, NO_ANSWER),
-    "events_received": (exercises.events_received, receives, says_nothing, NO_ANSWER),
+    "cost_of_an_outage": (exercises.cost_of_an_outage, lost, says_nothing, NOTHING),
+    "what_pubsub_loses": (exercises.what_pubsub_loses, misses, says_nothing, NOTHING),
+    "events_received": (exercises.events_received, receives, says_nothing, NOTHING),
     "cheapest_broker": (
         lambda: exercises.cheapest_broker(CUT_OFF, "Redis's reply is lost"),
         "stream",
@@ -309,8 +310,103 @@ async def test_what_is_only_right_for_one_run_does_not_pass(told: Told) -> None:
         for line in await told(exercises.one_falls_out_of_history(), for_three, seed)
     }
     assert any(line.startswith("✗ Not yet: P1 is to miss exactly one event") for line in found)
-    for function in (exercises.cost_of_an_outage(), exercises.subscribers_of_an_event()):
-        assert all(line.startswith("✗ Not yet: ") for line in await told(function, lambda *_: 99))
+
+
+# What is only right by luck
+
+
+@pytest.mark.parametrize("seed", [*SEEDS, 23])  # in which rates and seconds might balance
+@pytest.mark.parametrize(
+    ("exercise", "right", "wrong"),
+    [
+        (
+            exercises.bytes_before_a_text(),
+            head,
+            [
+                lambda length, side, one=one, two=two: (
+                    (2 if length <= one else 4 if length <= two else 10) + 4 * (side == "client")
+                )
+                for one, two in [(124, 65_535), (126, 65_535), (125, 65_534), (125, 65_536)]
+            ],
+        ),
+        (
+            exercises.subscribers_of_an_event(),
+            handed_to,
+            [
+                *(lambda places, number=number: number for number in range(4)),
+                lambda places: len(set(places.values())) - 1,
+                lambda places: len(set(places.values())),
+                lambda places: sum(at is not None for at in places.values()),
+                lambda places: sum(at is not None for at in places.values()) - 1,
+                lambda places: 3 - sum(at is None for at in places.values()),
+            ],
+        ),
+        (
+            exercises.cost_of_an_outage(),
+            lost,
+            [
+                *(lambda seconds, rate, number=number: number for number in range(2, 16)),
+                *(lambda seconds, rate, each=each: round(seconds * each) for each in range(20, 60)),
+                *(lambda seconds, rate, each=each: round(each * rate) for each in (0.1, 0.2, 0.3)),
+            ],
+        ),
+        (
+            exercises.what_pubsub_loses(),
+            misses,
+            [
+                lambda player, server, away, cut, redis: (
+                    (player in away if not cut else server in cut) or redis == "down"
+                ),
+                lambda player, server, away, cut, redis: (
+                    (player in away) != (server in cut) or redis == "down"
+                ),
+                lambda player, server, away, cut, redis: (
+                    (player in away or server in cut) != (redis == "down")
+                ),
+                lambda player, server, away, cut, redis: (
+                    player in away or bool(cut) or redis == "down"
+                ),
+                lambda player, server, away, cut, redis: (
+                    player in away or cut == {server} or redis == "down"
+                ),
+                *(
+                    lambda player, server, away, cut, redis, one=one: (
+                        player in away or (server in cut and cut != {one}) or redis == "down"
+                    )
+                    for one in ("B", "C")
+                ),
+                *(
+                    lambda player, server, away, cut, redis, one=one: (
+                        player in away or server in cut - {one} or redis == "down"
+                    )
+                    for one in ("B", "C")
+                ),
+                *(
+                    lambda player, server, away, cut, redis, one=one: (
+                        player in away or server in cut or (redis == "down" and server != one)
+                    )
+                    for one in ("A", "B", "C")
+                ),
+            ],
+        ),
+    ],
+)
+async def test_a_function_that_is_wrong_is_found_out_each_time(
+    told: Told, exercise: Exercise, right: Any, wrong: list[Any], seed: int
+) -> None:
+    """In each check it is asked for something where it differs from the right one."""
+    asked: list[tuple[Any, ...]] = []
+
+    def remembers(*arguments: Any) -> Any:
+        asked.append(arguments)
+        return right(*arguments)
+
+    assert await told(exercise, remembers, seed) == [f"✓ {exercise.claim}"]
+    for number, function in enumerate(wrong):
+        assert any(function(*each) != right(*each) for each in asked), number
+
+
+# What is lost, and told wrongly
 
 
 async def test_each_word_that_is_lost_is_named(told: Told) -> None:
@@ -363,9 +459,28 @@ async def test_a_wrong_function_is_told_where(told: Told) -> None:
     assert lines[0].endswith(" bytes, said by the client: there are not 2 before it")
     lines = await told(exercises.events_received(), lambda server, homes: len(homes))
     assert "did not receive" in lines[0]
-    assert await told(exercises.who_hears(), lambda *_: 3) == [
-        "✗ Not yet: your function gives 3; it is to give names"
-    ]
+
+
+@pytest.mark.parametrize(
+    ("given", "line"),
+    [
+        (3, "your function gives 3; it is to give a list of names"),
+        ("P1, P4", "your function gives 'P1, P4'; it is to give a list of names"),
+        (len, "your function gives <built-in function len>; it is to give a list of names"),
+        (
+            says_nothing,
+            "your function gives <function says_nothing>; it is to give a list of names",
+        ),
+        (["P1", "P2", "P9", None], "there is no P9"),
+        ([None], "there is no None"),
+        ([["P1"]], "there is no ['P1']"),
+        (None, "your function returns nothing"),
+        (..., "there is no answer yet"),
+    ],
+)
+async def test_names_are_those_of_players(told: Told, given: Any, line: str) -> None:
+    """Anything else is told as it is, with no address in it."""
+    assert await told(exercises.who_hears(), lambda *_: given) == [f"✗ Not yet: {line}"]
 
 
 async def test_a_broker_that_there_is_not_is_told(told: Told) -> None:
