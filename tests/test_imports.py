@@ -52,7 +52,8 @@ VIEWS = {"ledger", "challenges", "rerun", "story", "picture", "signs", "space_ti
     *("wire_view", "cost_view", "placement_view", "crowd_view", "published"),
 }
 EXERCISES = {
-    f"exercises.{name}" for name in ("exercise", "acts", "choices", "functions", "stories")
+    f"exercises.{name}"
+    for name in ("attempt", "exercise", "judging", "acts", "choices", "functions", "stories")
 }
 EDGES = {
     "teach",
@@ -154,10 +155,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "doctor": LEAVES | ACTORS | WIRING | VIEWS | {""},
     "prediction": VIEWS | {"trace"},
     "teach": LEAVES | ACTORS | WIRING | VIEWS | {"", "doctor", "prediction"},
-    "exercises.exercise": LEAVES | ACTORS | WIRING | VIEWS,
+    "exercises.attempt": set(),
+    "exercises.exercise": {"exercises.attempt"},
+    "exercises.judging": LEAVES | ACTORS | WIRING | VIEWS | {"exercises.attempt"},
     **dict.fromkeys(
-        EXERCISES - {"exercises.exercise"},
-        LEAVES | ACTORS | WIRING | VIEWS | {"exercises.exercise"},
+        (f"exercises.{name}" for name in ("acts", "choices", "functions", "stories")),
+        LEAVES
+        | ACTORS
+        | WIRING
+        | VIEWS
+        | {"exercises.attempt", "exercises.exercise", "exercises.judging"},
     ),
     "exercises": EXERCISES,
     "serve": LEAVES | ACTORS,

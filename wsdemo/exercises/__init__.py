@@ -6,8 +6,9 @@ seed each check draws another one. It says which events went wrong, and never ho
 """
 
 from wsdemo.exercises.acts import hear_each_other, plays_on
+from wsdemo.exercises.attempt import NotYet
 from wsdemo.exercises.choices import TROUBLES, cheapest_broker
-from wsdemo.exercises.exercise import Exercise, NotYet
+from wsdemo.exercises.exercise import Exercise
 from wsdemo.exercises.functions import (
     bytes_before_a_text,
     cost_of_an_outage,

@@ -6,7 +6,9 @@ import random
 from typing import Any
 
 from wsdemo.cluster import Cluster
-from wsdemo.exercises.exercise import WORDS, Exercise, NotYet, rest, why
+from wsdemo.exercises.attempt import Attempt, NotYet
+from wsdemo.exercises.exercise import Exercise
+from wsdemo.exercises.judging import WORDS, rest, why
 from wsdemo.ledger import ledger
 
 __all__ = ["hear_each_other", "plays_on"]
@@ -15,7 +17,8 @@ __all__ = ["hear_each_other", "plays_on"]
 def plays_on(name: str, server: str) -> Exercise:
     """To be checked with a cluster: what this player says arrives at this server."""
 
-    async def judge(cluster: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
+        cluster = attempt.given
         event = await _say(cluster, name, chance)
         at = [record.at for record in cluster.trace.select("receive", event=event)]
         if at == [server]:
@@ -28,8 +31,8 @@ def plays_on(name: str, server: str) -> Exercise:
 def hear_each_other(one: str, other: str) -> Exercise:
     """To be checked with a cluster: each of the two players hears what the other one says now."""
 
-    async def judge(cluster: Any, chance: random.Random) -> list[str]:
-        wrong = []
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
+        cluster, wrong = attempt.given, []
         for speaker, listener in ((one, other), (other, one)):
             event = await _say(cluster, speaker, chance)
             fate = ledger(cluster).fate(event, listener)

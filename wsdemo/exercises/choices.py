@@ -5,12 +5,13 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, nullcontext
-from typing import Any
 
 from wsdemo import faults
 from wsdemo.cluster import BROKERS, Cluster
 from wsdemo.compare import compare
-from wsdemo.exercises.exercise import WORDS, Exercise, meanwhile
+from wsdemo.exercises.attempt import Attempt, shown
+from wsdemo.exercises.exercise import Exercise
+from wsdemo.exercises.judging import WORDS, meanwhile, quoted
 from wsdemo.ledger import KEEPERS, Fate, Ledger
 from wsdemo.player import Player
 from wsdemo.scenarios import Scenario
@@ -29,9 +30,12 @@ def cheapest_broker(*troubles: str) -> Exercise:
     if unknown := set(troubles) - set(TROUBLES):
         raise ValueError(f"no trouble {', '.join(unknown)}; there are: {'; '.join(TROUBLES)}")
 
-    async def judge(broker: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
+        broker = attempt.given
         if broker not in BROKERS:
-            return [f"there is no answer yet; it is one of {', '.join(BROKERS)}"]
+            unknown = broker is not None and broker is not ...
+            reason = f"there is no broker {shown(broker)}" if unknown else "there is no answer yet"
+            return [f"{reason}; it is one of {', '.join(BROKERS)}"]
         during = dict(zip(chance.sample(WORDS, len(troubles) + 1), ["", *troubles], strict=True))
         runs = await compare(_story(chance, during), BROKERS)
         books = {name: run.ledger for name, run in runs.items()}
@@ -70,7 +74,7 @@ def _story(chance: random.Random, during: dict[str, str]) -> Scenario:
 def _harm(book: Ledger, during: dict[str, str]) -> list[str]:
     """What somebody has not heard just once, and what happened meanwhile."""
     return [
-        f"{fate.player} {_fared(fate)} “{book.body(fate.event)}”, which P2 said while "
+        f"{fate.player} {_fared(fate)} {quoted(book, fate.event)}, which P2 said while "
         + (during[book.body(fate.event)] or "P1 and P2 are on two servers")
         for fate in book
         if fate.outcome != "heard"

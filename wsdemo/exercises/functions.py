@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 from websockets.asyncio.client import connect
@@ -14,10 +15,12 @@ from wsdemo import faults
 from wsdemo.cluster import Cluster, open_cluster
 from wsdemo.compare import compare
 from wsdemo.crowd import messages_received, placed
-from wsdemo.exercises.exercise import WORDS, Exercise, NotYet, answer, rest, run
+from wsdemo.exercises.attempt import Attempt, NotYet, shown
+from wsdemo.exercises.exercise import Exercise
+from wsdemo.exercises.judging import WORDS, rest
 from wsdemo.ledger import ledger
 from wsdemo.player import Player
-from wsdemo.protocol import Join, Send, encode
+from wsdemo.protocol import Event, Join, Send, encode
 from wsdemo.scenarios import outage
 from wsdemo.tap import Tap
 from wsdemo.wire import Frame
@@ -33,7 +36,13 @@ __all__ = [
 
 SERVERS = ("A", "B", "C")
 PLAYERS = ("P1", "P2", "P3", "P4")
+MOST_NAMES = 1_000  # that are looked at
 FOUR_BYTES = "\N{GRINNING FACE}"
+LENGTHS = (125, 126, 65_535, 65_536)  # bytes of a text, around which its head grows
+
+# How many players are away, and what PUBLISH then returns: all that it can return, and never what
+# comes of counting players, whoever is counted.
+COUNTS = (((0, 2), (1, 3), (2, 1)), ((0, 1), (1, 3), (2, 2)), ((0, 3), (1, 1), (2, 2)))
 
 
 def bytes_before_a_text() -> Exercise:
@@ -42,15 +51,15 @@ def bytes_before_a_text() -> Exercise:
     `side` is "client" or "server", whichever says it.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         short, long = chance.randint(1, 60), chance.randint(200, 9_000)
-        bodies = [short * "x", long * "x", chance.randint(16_380, 16_384) * FOUR_BYTES]
+        bodies = [short * "x", long * "x", *_bodies_of_lengths()]
         wrong = []
         for frame in await _frames(bodies):
-            told = answer(await run(attempt, frame.length, frame.side))
+            told = _answer(await attempt(frame.length, frame.side))
             if told != len(frame.head):
                 text = f"a text of {frame.length:,} bytes, said by the {frame.side}"
-                wrong.append(f"{text}: there are not {told} before it")
+                wrong.append(f"{text}: there are not {shown(told)} before it")
         return wrong
 
     return Exercise("your function knows what stands before a text", judge)
@@ -62,12 +71,13 @@ def who_hears() -> Exercise:
     There is no broker. `places` says on which server each player is.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         wrong = []
         async with open_cluster(servers=SERVERS, broker="none") as cluster:
-            places = await _scattered(cluster, chance)
+            places = _scattered(PLAYERS, chance.sample(SERVERS, chance.choice([2, 3])), chance)
+            await _put(cluster, places)
             for speaker in chance.sample(PLAYERS, 3):
-                told = _names(await run(attempt, dict(places), speaker))
+                told = _names(await attempt(dict(places), speaker))
                 event = await cluster.player(speaker).send(chance.choice(WORDS))
                 await rest(cluster)
                 missed = _missed(cluster, event)
@@ -85,24 +95,25 @@ def who_hears() -> Exercise:
 def subscribers_of_an_event() -> Exercise:
     """A `def handed_to(places)`: what PUBLISH returns.
 
-    `places` says on which server each player is; somebody is away, and on None.
+    `places` says on which server each player is; who is away, is on None. It is asked three times:
+    one, two or nobody is away, and PUBLISH returns 1, 2 and 3, in any order.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         wrong = []
         async with open_cluster(servers=SERVERS, broker="pubsub") as cluster:
-            for _ in range(3):
-                places: dict[str, str | None] = {**await _scattered(cluster, chance)}
-                gone, speaker = chance.sample(PLAYERS, 2)
-                places[gone] = None
-                await cluster.player(gone).disconnect()
-                await rest(cluster)
-                told = answer(await run(attempt, dict(places)))
+            for away, returned in chance.sample(chance.choice(COUNTS), 3):
+                *gone, speaker = chance.sample(PLAYERS, away + 1)
+                there = [name for name in PLAYERS if name not in gone]
+                places: dict[str, str | None] = dict.fromkeys(PLAYERS)
+                places |= _scattered(there, chance.sample(SERVERS, returned), chance)
+                await _put(cluster, places)
+                told = _answer(await attempt(dict(places)))
                 event = await cluster.player(speaker).send(chance.choice(WORDS))
                 await rest(cluster)
                 [publish] = cluster.trace.select("publish", event=event)
                 if told != publish.data["receivers"]:
-                    wrong.append(f"PUBLISH did not return {told!r}: {_in_words(places)}")
+                    wrong.append(f"PUBLISH did not return {shown(told)}: {_in_words(places)}")
         return wrong
 
     return Exercise("your function knows what PUBLISH returns", judge)
@@ -111,14 +122,14 @@ def subscribers_of_an_event() -> Exercise:
 def cost_of_an_outage() -> Exercise:
     """A `def lost(seconds, rate)`: how many events P1 misses in an outage of its server's link."""
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         wrong = []
-        for seconds in chance.sample([0.1, 0.2, 0.3], 2):
-            rate = 10 * chance.randint(2, 5)
-            told = answer(await run(attempt, seconds, rate))
+        longer, oftener = chance.sample([0.1, 0.2, 0.3], 2), chance.sample([20, 30, 40, 50], 2)
+        for seconds, rate in zip(sorted(longer), sorted(oftener), strict=True):
+            told = _answer(await attempt(seconds, rate))
             runs = await compare(outage(seconds, rate), ["pubsub"])
             if told != len(runs["pubsub"].ledger.missed_by("P1")):
-                wrong.append(f"{seconds} s, {rate} a second: P1 did not miss {told!r}")
+                wrong.append(f"{seconds} s, {rate} a second: P1 did not miss {shown(told)}")
         return wrong
 
     return Exercise("your function knows what an outage costs", judge)
@@ -131,19 +142,22 @@ def what_pubsub_loses() -> Exercise:
     from Redis, and while Redis is "up" or "down".
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         wrong = []
         async with open_cluster(servers=SERVERS, broker="pubsub") as cluster:
-            places = await _scattered(cluster, chance)
+            places = _scattered(PLAYERS, SERVERS, chance)
+            await _put(cluster, places)
             [speaker] = await cluster.join("P5", server="A")
-            for now in _situations(chance):
+            for now in _situations(places, chance):
                 told = {
-                    name: answer(await run(attempt, name, at, {*now.away}, {*now.cut}, now.redis))
+                    name: _answer(await attempt(name, at, {*now.away}, {*now.cut}, now.redis))
                     for name, at in places.items()
                 }
                 for given in told.values():
                     if not isinstance(given, bool):
-                        raise NotYet(f"your function gives {given!r}; it is to give True or False")
+                        raise NotYet(
+                            f"your function gives {shown(given)}; it is to give True or False"
+                        )
                 missed = _missed(cluster, await now.said(cluster, speaker, places))
                 wrong += [
                     f"“{now.word}” ({now}): {name}, on {places[name]}, "
@@ -163,22 +177,31 @@ def events_received() -> Exercise:
     set of the servers that hold its players; servers are numbers.
     """
 
-    async def judge(attempt: Any, chance: random.Random) -> list[str]:
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         servers, games = chance.randint(3, 6), chance.randint(6, 20)
         players = games * chance.randint(2, 3)
         found = await messages_received([servers], [games], players, events=games)
         [counted] = [each.by_server for each in found if each.channels == "game"]
         wrong = []
         for server, count in enumerate(counted):
-            told = answer(await run(attempt, server, placed(servers, games, players)))
+            told = _answer(await attempt(server, placed(servers, games, players)))
             if told != count:
-                wrong.append(f"server {server} of {servers} did not receive {told!r} of {games}")
+                wrong.append(
+                    f"server {server} of {servers} did not receive {shown(told)} of {games}"
+                )
         return wrong
 
     return Exercise("your function knows what each server receives", judge)
 
 
 # Runs
+
+
+def _bodies_of_lengths() -> list[str]:
+    """With these, there is a text of each of the `LENGTHS` from the client, and from the server."""
+    around = len(encode(Send(_id(0), ""))), len(encode(Event(_id(0), "P1", "")))
+    sizes = [length - each for length in LENGTHS for each in around]
+    return [size // 4 * FOUR_BYTES + size % 4 * "x" for size in sizes]
 
 
 async def _frames(bodies: Sequence[str]) -> list[Frame]:
@@ -191,23 +214,33 @@ async def _frames(bodies: Sequence[str]) -> list[Frame]:
         await client.send(encode(Join(cluster.game, "P1")), text=True)
         await client.recv()
         for number, body in enumerate(bodies):
-            await client.send(encode(Send(str(number), body)), text=True)
+            await client.send(encode(Send(_id(number), body)), text=True)
             await client.recv()
         return [frame for frame in tap.conversations[0].frames if frame.name == "text"]
 
 
-async def _scattered(cluster: Cluster, chance: random.Random) -> dict[str, str]:
-    """Put every player on a server, at random, but not all on one; where each is."""
-    places = dict(
-        zip(PLAYERS, [*chance.sample(SERVERS, 2), *chance.choices(SERVERS, k=2)], strict=True)
-    )
+def _id(number: int) -> str:
+    return f"{number:02}"
+
+
+def _scattered(
+    names: Sequence[str], servers: Sequence[str], chance: random.Random
+) -> dict[str, str]:
+    """A server for each player, at random, but somebody is on each."""
+    places = [*servers, *chance.choices(servers, k=len(names) - len(servers))]
+    return dict(zip(names, chance.sample(places, len(places)), strict=True))
+
+
+async def _put(cluster: Cluster, places: Mapping[str, str | None]) -> None:
+    """Have every player on its server, or away."""
     for name, server in places.items():
-        if name in cluster.players:
-            await cluster.player(name).reconnect(server=server)
-        else:
+        if name not in cluster.players:
             await cluster.join(name, server=server)
+        elif server:
+            await cluster.player(name).reconnect(server=server)
+        if not server:
+            await cluster.player(name).disconnect()
     await rest(cluster)
-    return places
 
 
 @dataclass(frozen=True)
@@ -241,16 +274,25 @@ class _Situation:
         return ", ".join([*away, *cut, f"Redis is {self.redis}"])
 
 
-def _situations(chance: random.Random) -> list[_Situation]:
-    """Each thing that can be broken by itself, two at once, and nothing, in any order."""
-    words = chance.sample(WORDS, 5)
-    one, other = chance.sample(PLAYERS, 2)
+def _situations(places: Mapping[str, str], chance: random.Random) -> list[_Situation]:
+    """Nothing is broken, each thing by itself, and two at once, in any order.
+
+    No rule that leaves out one of the things, or one of the servers, or that takes two at once for
+    none, is right in all of them, if somebody is on each server.
+    """
+    on_a, elsewhere = (
+        [name for name, at in places.items() if (at == "A") is there] for there in (True, False)
+    )
+    at = list(places.values())
+    not_alone = [name for name in places if at.count(places[name]) > 1]
+    words = chance.sample(WORDS, 6)
     found = [
         _Situation(words[0]),
-        _Situation(words[1], away=[one]),
-        _Situation(words[2], cut=[chance.choice(["B", "C"])]),
-        _Situation(words[3], redis="down"),
-        _Situation(words[4], away=[other], cut=["B", "C"]),
+        _Situation(words[1], away=[chance.choice(PLAYERS)]),
+        _Situation(words[2], cut=["B"]),
+        _Situation(words[3], cut=["C"]),
+        _Situation(words[4], away=[chance.choice(not_alone)], redis="down"),
+        _Situation(words[5], away=[chance.choice(on_a), chance.choice(elsewhere)], cut=["B", "C"]),
     ]
     return chance.sample(found, len(found))
 
@@ -262,13 +304,27 @@ def _missed(cluster: Cluster, event: str) -> set[str]:
     }
 
 
+def _answer(given: Any) -> Any:
+    """What a learner's function gives. Raises `NotYet` if that is nothing."""
+    if given is None:
+        raise NotYet("your function returns nothing")
+    if given is ...:
+        raise NotYet("there is no answer yet")
+    return given
+
+
 def _names(given: Any) -> set[str]:
-    """The names that a learner's function gives, or one name."""
-    names = answer(given)
-    try:
-        return {names} if isinstance(names, str) else set(names)
-    except TypeError:
-        raise NotYet(f"your function gives {names!r}; it is to give names") from None
+    """The players' names that a learner's function gives, or the one name."""
+    names = _answer(given)
+    if isinstance(names, str) and names in PLAYERS:
+        return {names}
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise NotYet(f"your function gives {shown(names)}; it is to give a list of names")
+    found = list(islice(names, MOST_NAMES))
+    for name in found:
+        if name not in PLAYERS:
+            raise NotYet(f"there is no {name if isinstance(name, str) else shown(name)}")
+    return set(found)
 
 
 def _in_words(places: dict[str, str | None]) -> str:

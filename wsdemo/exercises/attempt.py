@@ -1,0 +1,229 @@
+"""An attempt: what a learner wrote, and how it is run, so that a check always comes to its end."""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import inspect
+import linecache
+import re
+import reprlib
+import sys
+import time
+import traceback
+import types
+from collections.abc import Callable, Coroutine, Generator, Iterator
+from contextlib import contextmanager
+from functools import partial
+from itertools import islice
+from typing import Any, Self
+
+__all__ = ["Attempt", "NotYet", "brief", "shown"]
+
+BOUND = 10.0  # seconds that an attempt may take, in all of a check
+FIRST = asyncio.FIRST_COMPLETED
+GRACE = 1.0  # seconds in which it may end, once it is told to
+MANY = 1_000  # things that a generator may give
+LONGEST = 300  # characters of an error
+
+
+class NotYet(Exception):
+    """Why an attempt cannot be judged, in a sentence for whoever wrote it."""
+
+
+class Attempt:
+    """What was `given` to a check. If it is a function, a judge calls it, as often as it likes.
+
+    Use it with `async with`: what the function has left running ends with that.
+    """
+
+    def __init__(self, given: Any) -> None:
+        self.given = given
+        function = inspect.unwrap(given) if callable(given) else None
+        self._file = getattr(getattr(function, "__code__", None), "co_filename", "")
+        self._namespace = getattr(function, "__globals__", None)
+        self._seconds = BOUND
+        self._tasks: set[asyncio.Task[Any]] = set()  # that it has begun
+        self._too_much: asyncio.Future[str] | None = None  # what a call does, if anybody says so
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for task in self._tasks:
+            await _end(task)
+
+    async def __call__(self, *arguments: Any) -> Any:
+        """What the function gives, asynchronous or not; all that a generator gives, as a list.
+
+        Raises `NotYet` if it fails, naming its line; if all its calls together have not ended after
+        `BOUND` seconds, naming the line where it waits; and if it is no function. What never waits,
+        such as `while True: pass`, cannot be stopped from here: nothing else runs meanwhile, and it
+        takes a restart of the kernel.
+        """
+        self._require_function()
+        if self._seconds <= 0:
+            raise NotYet(f"its calls have taken more than {BOUND:g} s")
+        began = time.monotonic()
+        call, left = self._call(arguments), asyncio.Event()
+        task = asyncio.create_task(self._outcome(call, left))
+        stop = self._too_much = asyncio.get_running_loop().create_future()
+        try:
+            with self._noting_tasks():
+                await asyncio.wait({task, stop}, timeout=self._seconds, return_when=FIRST)
+            if task.done():
+                return task.result()
+            place = self._place(self._where_it_waits(call)) or "it"
+            if stop.done():
+                raise NotYet(f"{place} {stop.result()}")
+            raise NotYet(f"after {BOUND:g} s, {place} was still under way")
+        finally:
+            self._seconds -= time.monotonic() - began
+            try:
+                await _end(task)
+            finally:
+                left.set()  # if it does not end, it stays where it is
+
+    def end_call(self, too_much: str) -> None:
+        """End the call that is under way, if one is: it does something too often, in these words.
+
+        That call raises `NotYet`.
+        """
+        if self._too_much and not self._too_much.done():
+            self._too_much.set_result(too_much)
+
+    def _require_function(self) -> None:
+        if not callable(self.given):
+            if inspect.iscoroutine(self.given):
+                self.given.close()  # or Python would complain that nobody has awaited it
+            raise NotYet("give `check` the function itself, without brackets after its name")
+
+    async def _call(self, arguments: tuple[Any, ...]) -> Any:
+        result = self.given(*arguments)
+        if inspect.isasyncgen(result):
+            raise NotYet("an `async def` with `yield` in it does not run; use `return`")
+        if inspect.isawaitable(result):
+            result = await result
+        return _all_of(result) if isinstance(result, Iterator) else result
+
+    async def _outcome(self, call: Coroutine[Any, Any, Any], left: asyncio.Event) -> Any:
+        """What a call gives. Raises `NotYet` for whatever it raises."""
+        try:
+            return await _led(call, left)
+        except (NotYet, KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:  # the outermost edge of what a learner wrote: sys.exit() too
+            place = self._place(self._where_it_failed(error)) or "it failed"
+            text = brief(": ".join(filter(None, [type(error).__name__, str(error)])))
+            raise NotYet(f"{place}: {text}") from None
+
+    def _where_it_waits(self, waiting: Any) -> int:
+        """The innermost line of the learner's in which a coroutine stands; 0 if in none."""
+        number = 0
+        while inspect.iscoroutine(waiting) and waiting.cr_frame:
+            if waiting.cr_frame.f_code.co_filename == self._file:
+                number = waiting.cr_frame.f_lineno
+            waiting = waiting.cr_await
+        return number
+
+    def _where_it_failed(self, error: BaseException) -> int:
+        """The innermost line of the learner's that led to the error; 0 if none did."""
+        frames = traceback.extract_tb(error.__traceback__)
+        numbers = [frame.lineno for frame in frames if frame.filename == self._file]
+        return (numbers[-1] if numbers else 0) or 0
+
+    def _place(self, number: int) -> str:
+        text = linecache.getline(self._file, number).strip() if number else ""
+        return f"line {number}, `{text}`" if text else f"line {number}" if number else ""
+
+    # What it leaves running
+
+    @contextmanager
+    def _noting_tasks(self) -> Iterator[None]:
+        """Note each task that is made meanwhile by code from where the function is.
+
+        The cluster's own tasks, which its methods make, end with that.
+        """
+        loop = asyncio.get_running_loop()
+        before: Any = loop.get_task_factory()
+
+        def make(loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Task[Any]:
+            task: asyncio.Task[Any] = (
+                before(loop, work, **how) if before else asyncio.Task(work, loop=loop, **how)
+            )
+            if self._is_asked_for():
+                self._tasks.add(task)
+            return task
+
+        loop.set_task_factory(make)
+        try:
+            yield
+        finally:
+            loop.set_task_factory(before)
+            self._tasks = {task for task in self._tasks if not task.done()}
+
+    def _is_asked_for(self) -> bool:
+        """Whether what asyncio does just now it does for code from where the function is."""
+        frame: types.FrameType | None = sys._getframe(2)
+        while frame and str(frame.f_globals.get("__name__")).partition(".")[0] == "asyncio":
+            frame = frame.f_back
+        return frame is not None and frame.f_globals is self._namespace
+
+
+def shown(given: Any) -> str:
+    """A value as a learner would write it, if it is short, and no address of where it is."""
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", _repr.repr(given))
+
+
+def brief(text: str, longest: int = LONGEST) -> str:
+    """A text in one line that is not too long."""
+    line = " ".join(text.split())
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
+_repr = reprlib.Repr()
+_repr.maxstring = _repr.maxother = 60
+
+
+def _all_of(results: Iterator[Any]) -> list[Any]:
+    found = list(islice(results, MANY + 1))
+    if len(found) > MANY:
+        raise NotYet(f"your function gives more than {MANY:,} things, and no end is in sight")
+    return found
+
+
+@types.coroutine
+def _led(call: Coroutine[Any, Any, Any], left: asyncio.Event) -> Generator[Any, Any, Any]:
+    """Lead a call from one thing that it waits for to the next, to its end, or until it is left.
+
+    So does a task; but one goes on with what catches its own end, such as a bare `except` in a
+    loop, and for ever, with no wait in between once the cluster has stopped.
+    """
+    step: Callable[[], Any] = partial(call.send, None)
+    while not left.is_set():
+        try:
+            awaited = step()
+        except StopIteration as end:
+            return end.value
+        try:
+            yield awaited
+            step = partial(call.send, None)
+        except BaseException as error:  # not ours: it is the call's to deal with
+            step = partial(call.throw, error)
+    # To clear it away would set it going again, so it never is, not even with the interpreter.
+    ctypes.pythonapi.Py_IncRef(ctypes.py_object(call))
+    return None
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task until it has ended, if it does in time; nobody hears of how it ended."""
+    try:
+        deadline = time.monotonic() + GRACE
+        while not task.done() and time.monotonic() < deadline:
+            task.cancel()
+            await asyncio.wait({task}, timeout=GRACE / 10)
+    finally:
+        if not task.done():
+            task.cancel()
+        elif not task.cancelled():
+            task.exception()  # or Python would complain that nobody has asked
