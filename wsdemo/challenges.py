@@ -10,7 +10,7 @@ from wsdemo.ledger import Ledger, ledger
 from wsdemo.story import Keeps, tell
 from wsdemo.trace import HasTrace, Record, Trace
 
-__all__ = ["CHALLENGES", "Challenge", "Grades", "Scorecard", "grades"]
+__all__ = ["CHALLENGES", "MOST_KEPT", "Challenge", "Grades", "Scorecard", "grades"]
 
 MOST_KEPT = 10  # events
 WIDTH, INDENT = 90, "     "  # characters: a notebook breaks longer lines within words

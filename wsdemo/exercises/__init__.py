@@ -24,6 +24,7 @@ from wsdemo.exercises.stories import (
     p1_misses,
     said_while_redis_is_away,
     spread_out,
+    survives_redis,
 )
 
 __all__ = [
@@ -43,6 +44,7 @@ __all__ = [
     "said_while_redis_is_away",
     "spread_out",
     "subscribers_of_an_event",
+    "survives_redis",
     "what_pubsub_loses",
     "who_hears",
 ]

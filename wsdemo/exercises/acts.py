@@ -19,6 +19,8 @@ def plays_on(name: str, server: str) -> Exercise:
 
     async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         cluster = attempt.given
+        if is_elsewhere := _is_elsewhere(cluster, name, server):
+            return is_elsewhere  # and so the run stays as it is
         event = await _say(cluster, name, chance)
         at = [record.at for record in cluster.trace.select("receive", event=event)]
         if at == [server]:
@@ -41,6 +43,14 @@ def hear_each_other(one: str, other: str) -> Exercise:
         return wrong
 
     return Exercise(f"{one} and {other} hear each other", judge)
+
+
+def _is_elsewhere(cluster: Any, name: str, server: str) -> list[str]:
+    """On which other server a player is, in words."""
+    player = cluster.players.get(name) if isinstance(cluster, Cluster) else None
+    if player is None or not player.connected or player.server == server:
+        return []
+    return [f"{name} is on server {player.server}"]
 
 
 async def _say(cluster: Any, name: str, chance: random.Random) -> str:

@@ -10,6 +10,7 @@ from itertools import count
 from typing import Any
 
 from wsdemo import faults
+from wsdemo.challenges import MOST_KEPT, grades
 from wsdemo.cluster import Cluster, open_cluster
 from wsdemo.exercises.attempt import Attempt, NotYet
 from wsdemo.exercises.exercise import Exercise
@@ -26,6 +27,7 @@ __all__ = [
     "p1_misses",
     "said_while_redis_is_away",
     "spread_out",
+    "survives_redis",
 ]
 
 OTHERS = ("P5", "P6", "P7", "P8", "P9")
@@ -119,6 +121,20 @@ def said_while_redis_is_away() -> Exercise:
         return wrong
 
     return Exercise("P2 speaks while Redis is away, and nobody misses anything", judge)
+
+
+def survives_redis() -> Exercise:
+    """An `async def my_scenario(cluster)` that meets the challenge of that name.
+
+    The broker is a stream that keeps ten events.
+    """
+
+    async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
+        async with open_cluster(broker="stream", history=MOST_KEPT) as cluster:
+            found, last = await _played(cluster, chance, attempt)
+        return grades(found.trace).lacking["survives Redis"] + _wrong_at_the_end(found, last)
+
+    return Exercise("P1 hears after a restart of Redis what was said before it", judge)
 
 
 def everyone_hears_once(broker: str = "stream") -> Exercise:
