@@ -14,10 +14,11 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import suppress
 from typing import Any, NamedTuple
 
-from wsdemo import Cluster, disk, ledger, open_cluster
+from wsdemo import Cluster, ledger, open_cluster
 from wsdemo.brokers import redis_broker
 from wsdemo.ledger import KEEPERS, Ledger
-from wsdemo.redis_backend import PERSISTENCE, Persistence
+from wsdemo.redis import disk
+from wsdemo.redis.backend import PERSISTENCE, Persistence
 from wsdemo.trace import Record
 
 __all__ = ["OFTEN", "Act", "play", "scenario", "violations"]

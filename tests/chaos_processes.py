@@ -24,9 +24,9 @@ from tests.conftest import runs
 from wsdemo.balancer import Balancer, round_robin
 from wsdemo.lifetime import end
 from wsdemo.player import NotConnected, Player
+from wsdemo.processes.stand_alone import StandAloneServer
 from wsdemo.protocol import decode_event
-from wsdemo.redis_backend import SERVE_PREFIX, EmbeddedRedis, RemoteRedis
-from wsdemo.stand_alone import StandAloneServer
+from wsdemo.redis.backend import SERVE_PREFIX, EmbeddedRedis, RemoteRedis
 
 __all__ = ["Outcome", "chaos"]
 

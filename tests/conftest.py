@@ -32,8 +32,8 @@ from websockets.exceptions import ConnectionClosed
 
 from wsdemo import Cluster
 from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, StreamBroker
-from wsdemo.redis_backend import RedisBackend, redis_backend
-from wsdemo.redis_cluster import EmbeddedRedisCluster
+from wsdemo.redis.backend import RedisBackend, redis_backend
+from wsdemo.redis.cluster import EmbeddedRedisCluster
 from wsdemo.server import GameServer
 from wsdemo.trace import Record, Trace
 

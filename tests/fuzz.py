@@ -35,8 +35,8 @@ from tests.raw import (
     upgrade,
 )
 from wsdemo.limits import Limits
-from wsdemo.redis_backend import EmbeddedRedis
-from wsdemo.stand_alone import StandAloneServer
+from wsdemo.processes.stand_alone import StandAloneServer
+from wsdemo.redis.backend import EmbeddedRedis
 
 __all__ = ["ATTACKS", "Report", "fuzz"]
 

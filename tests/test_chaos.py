@@ -17,10 +17,10 @@ from hypothesis import strategies as st
 from tests import chaos
 from tests.chaos import OFTEN, Act, play, scenario
 from tests.conftest import RUNS
-from wsdemo import disk
 from wsdemo.brokers import redis_broker
 from wsdemo.cluster import BROKERS
-from wsdemo.redis_backend import Persistence
+from wsdemo.redis import disk
+from wsdemo.redis.backend import Persistence
 
 MANY = int(os.environ.get("WSDEMO_CHAOS", "0"))
 KINDS: list[tuple[str, str, Persistence]] = [

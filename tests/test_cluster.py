@@ -27,7 +27,7 @@ from tests.conftest import (
 from wsdemo import Cluster, faults, ledger, open_cluster
 from wsdemo.brokers.pubsub import PubSubBroker
 from wsdemo.player import Player
-from wsdemo.redis_backend import EmbeddedRedis, FakeRedis
+from wsdemo.redis.backend import EmbeddedRedis, FakeRedis
 from wsdemo.server import Canary
 from wsdemo.trace import Kind
 

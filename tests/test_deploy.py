@@ -38,7 +38,7 @@ from wsdemo.cli import _parser
 from wsdemo.limits import BURST, Limits
 from wsdemo.player import Player
 from wsdemo.ports import bound_socket
-from wsdemo.redis_backend import EmbeddedRedis, FakeRedis, RemoteRedis, find_server_binary
+from wsdemo.redis.backend import EmbeddedRedis, FakeRedis, RemoteRedis, find_server_binary
 from wsdemo.server import Canary, GameServer
 
 REPOSITORY = Path(__file__).parents[1]

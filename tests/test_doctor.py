@@ -9,7 +9,7 @@ import shutil
 import pytest
 
 from wsdemo import doctor
-from wsdemo.redis_backend import RedisUnavailable
+from wsdemo.redis.backend import RedisUnavailable
 
 
 async def test_without_a_redis_binary_it_says_what_still_works(

@@ -31,7 +31,7 @@ from wsdemo.brokers import redis_broker as broker_module
 from wsdemo.limits import Limits
 from wsdemo.player import NotConnected, Player
 from wsdemo.protocol import MAX_BODY
-from wsdemo.redis_backend import EmbeddedRedis
+from wsdemo.redis.backend import EmbeddedRedis
 from wsdemo.trace import Trace
 
 Record = tuple[str, str, str, str]

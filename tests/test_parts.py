@@ -33,7 +33,7 @@ from wsdemo import player as player_module
 from wsdemo.brokers import redis_broker as pubsub_module
 from wsdemo.parts import MAX_SERVERS
 from wsdemo.player import NotConnected, Player
-from wsdemo.redis_backend import EmbeddedRedis, RedisUnavailable
+from wsdemo.redis.backend import EmbeddedRedis, RedisUnavailable
 from wsdemo.trace import Record, Trace
 
 
@@ -765,7 +765,7 @@ class TestAnotherBroker:
         def none_to_be_had() -> None:
             raise RedisUnavailable("there is no redis-server")
 
-        monkeypatch.setattr("wsdemo.redis_backend.find_server_binary", none_to_be_had)
+        monkeypatch.setattr("wsdemo.redis.backend.find_server_binary", none_to_be_had)
         with pytest.raises(RuntimeError, match=r"is stopped.*there is no redis-server"):
             await cluster.change_broker("pubsub")
         assert not tasks() - before

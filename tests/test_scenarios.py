@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import bodies
 from wsdemo import Cluster, compare, ledger, open_cluster, scenarios
-from wsdemo.redis_backend import Persistence
+from wsdemo.redis.backend import Persistence
 from wsdemo.scenarios import SCENARIOS, p1_moves_to_b
 
 

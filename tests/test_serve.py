@@ -28,8 +28,8 @@ from tests.raw import CLOSE, frame, limits_reached, raw
 from tests.test_canary import ask_whether_ready
 from wsdemo.limits import Limits
 from wsdemo.protocol import MAX_BODY
-from wsdemo.redis_backend import EmbeddedRedis
-from wsdemo.redis_cluster import EmbeddedRedisCluster
+from wsdemo.redis.backend import EmbeddedRedis
+from wsdemo.redis.cluster import EmbeddedRedisCluster
 from wsdemo.serve import REDIS_VARIABLE, SECRET_VARIABLE, Settings, shared_redis
 from wsdemo.server import STRAGGLE, GameServer
 from wsdemo.tokens import sign

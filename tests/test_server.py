@@ -34,7 +34,7 @@ from wsdemo.balancer import Balancer, round_robin
 from wsdemo.brokers import Broker, BrokerDown, LocalBroker, Receipt
 from wsdemo.limits import Limits
 from wsdemo.protocol import MAX_BODY, MAX_FRAME, MAX_NAME
-from wsdemo.redis_backend import FakeRedis, RedisBackend
+from wsdemo.redis.backend import FakeRedis, RedisBackend
 from wsdemo.server import GameServer
 from wsdemo.trace import Trace
 

@@ -21,7 +21,7 @@ from websockets.exceptions import ConnectionClosed
 from tests.conftest import NO_LINGER, dial, eventually, tasks, within
 from wsdemo import tap as tap_module
 from wsdemo import wire
-from wsdemo.delays import websocket_and_polling
+from wsdemo.experiments.delays import websocket_and_polling
 from wsdemo.tap import Tap
 from wsdemo.wire import GUID, Conversation
 
@@ -523,7 +523,7 @@ class TestWebSocketAndPolling:
                 taps.append(self)
                 await super().start()
 
-        monkeypatch.setattr("wsdemo.delays.Tap", Watched)
+        monkeypatch.setattr("wsdemo.experiments.delays.Tap", Watched)
         delays = await within(websocket_and_polling(events=3, pause=0.001, every=0.002))
         [websocket], [polling] = (tap.conversations for tap in taps)
         events = [frame for frame in websocket.frames if '"type":"event"' in frame.text]

@@ -10,7 +10,7 @@ from wsdemo.ledger import ledger
 from wsdemo.trace import Trace
 
 if TYPE_CHECKING:
-    from wsdemo.space_time import timeline
+    from wsdemo.pictures.space_time import timeline
     from wsdemo.stage import Stage
 
 __all__ = [
@@ -34,7 +34,8 @@ def __getattr__(name: str) -> Any:
     """What draws is imported when it is first asked for: a server process carries none of it."""
     if name not in ("Stage", "timeline"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from wsdemo import space_time, stage
+    from wsdemo import stage
+    from wsdemo.pictures import space_time
 
     globals().update(Stage=stage.Stage, timeline=space_time.timeline)
     return globals()[name]

@@ -22,14 +22,14 @@ from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.barrier import Barrier
 from wsdemo.brokers.redis_broker import HISTORY
 from wsdemo.changes import Changes
-from wsdemo.kept import Kept
 from wsdemo.ledger import TITLES
 from wsdemo.limits import Limits
 from wsdemo.notebook import Cell, MadeInCells, current_cell
 from wsdemo.parts import PART_NAMES, Parts, Server, check_known
 from wsdemo.player import Player
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import Persistence, RedisBackend, check_choice
+from wsdemo.redis.backend import Persistence, RedisBackend, check_choice
+from wsdemo.redis.kept import Kept
 from wsdemo.server import Canary, ServerState
 from wsdemo.trace import Record, Trace
 

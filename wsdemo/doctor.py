@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from packaging.requirements import Requirement
 
-from wsdemo.redis_backend import RedisUnavailable, find_server_binary, redis_backend
+from wsdemo.redis.backend import RedisUnavailable, find_server_binary, redis_backend
 
 __all__ = ["Finding", "examine", "find_browser"]
 

@@ -14,16 +14,16 @@ from wsdemo.balancer import POLICIES, Balancer
 from wsdemo.brokers import Broker, LocalBroker, new_broker
 from wsdemo.brokers.redis_broker import HISTORY
 from wsdemo.changes import Changes
-from wsdemo.child import can_freeze
 from wsdemo.lifetime import Lifetime
 from wsdemo.limits import Limits
-from wsdemo.merged_trace import MergedTrace
-from wsdemo.redis_backend import OwnRedis, Persistence, RedisBackend, redis_backend
-from wsdemo.redis_line import Line
+from wsdemo.processes.child import can_freeze
+from wsdemo.processes.merged_trace import MergedTrace
+from wsdemo.processes.server_process import ServerProcess
+from wsdemo.processes.worker import Orders
+from wsdemo.redis.backend import OwnRedis, Persistence, RedisBackend, redis_backend
+from wsdemo.redis.line import Line
 from wsdemo.server import Canary, GameServer, ServerState
-from wsdemo.server_process import ServerProcess
 from wsdemo.trace import Trace
-from wsdemo.worker import Orders
 
 __all__ = ["PART_NAMES", "Parts", "Server", "check_known"]
 

@@ -29,7 +29,7 @@ from wsdemo.limits import Limits
 from wsdemo.open_files import allow_open_files
 from wsdemo.ports import address, is_loopback
 from wsdemo.protocol import check_name
-from wsdemo.redis_backend import SERVE_PREFIX, URLS, remote_redis
+from wsdemo.redis.backend import SERVE_PREFIX, URLS, remote_redis
 from wsdemo.server import GameServer
 from wsdemo.tokens import check_secret, read_secret
 

@@ -25,7 +25,7 @@ from wsdemo.controls import Act, LiveCluster, carry_out, offers
 from wsdemo.ledger import ledger
 from wsdemo.notebook import MadeInCells, current_cell, hear_while_awaiting
 from wsdemo.page import TOLD, module, page, style
-from wsdemo.space_time import timeline
+from wsdemo.pictures.space_time import timeline
 from wsdemo.story import Beat, Health, Item, Said, Story, Teller
 from wsdemo.trace import Record, Source, Trace, TraceError, load_traces, traces
 

@@ -25,7 +25,7 @@ from tests.benchmarks.machine import Machine
 from tests.benchmarks.memory import idle_bytes
 from tests.benchmarks.report import Results, Turn, save, table
 from tests.benchmarks.servers import CONTENDERS, Contender, Servers
-from wsdemo.redis_backend import EmbeddedRedis
+from wsdemo.redis.backend import EmbeddedRedis
 
 CLIENTS = (20, 100, 400)
 REPEATS = 5

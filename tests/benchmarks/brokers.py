@@ -32,7 +32,7 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from wsdemo.brokers import Broker, LocalBroker, PubSubBroker, QueueBroker, StreamBroker
 from wsdemo.protocol import Ack, Join, Send, encode
-from wsdemo.redis_backend import OwnRedis, redis_backend
+from wsdemo.redis.backend import OwnRedis, redis_backend
 from wsdemo.server import GameServer
 
 BROKERS = ("none", "pubsub", "stream", "queue")

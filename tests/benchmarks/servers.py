@@ -15,7 +15,7 @@ from typing import IO
 import psutil
 
 from tests.benchmarks.driver import PLAIN, SOCKET_IO, WSDEMO, Dialect
-from wsdemo.child import Child
+from wsdemo.processes.child import Child
 
 __all__ = ["CONTENDERS", "Contender", "Servers"]
 

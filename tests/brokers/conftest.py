@@ -6,7 +6,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from wsdemo.redis_backend import FakeRedis
+from wsdemo.redis.backend import FakeRedis
 
 
 @pytest.fixture

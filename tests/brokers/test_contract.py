@@ -14,9 +14,9 @@ from redis.asyncio import Redis
 from tests.conftest import PATIENCE, eventually, pubsub, stream, tasks, within
 from wsdemo.brokers import Broker, BrokerDown, LocalBroker, QueueBroker, Receipt
 from wsdemo.cluster import BROKERS
-from wsdemo.redis_backend import RedisBackend, redis_backend
-from wsdemo.redis_cluster import EmbeddedRedisCluster
-from wsdemo.redis_shards import ShardedRedis
+from wsdemo.redis.backend import RedisBackend, redis_backend
+from wsdemo.redis.cluster import EmbeddedRedisCluster
+from wsdemo.redis.shards import ShardedRedis
 from wsdemo.server import GameServer
 
 Heard = list[tuple[str, bytes]]

@@ -12,8 +12,8 @@ from tests.conftest import eventually, within
 from wsdemo.brokers import QueueBroker, StreamBroker
 from wsdemo.brokers.base import Resumption
 from wsdemo.protocol import Position
-from wsdemo.redis_backend import EmbeddedRedis, RedisBackend
-from wsdemo.redis_line import Line
+from wsdemo.redis.backend import EmbeddedRedis, RedisBackend
+from wsdemo.redis.line import Line
 
 BROKERS: dict[str, type[QueueBroker | StreamBroker]] = {
     "stream": StreamBroker,

@@ -15,7 +15,7 @@ from tests.conftest import PATIENCE, within
 from wsdemo.brokers import BrokerDown, QueueBroker, StreamBroker, keeping, new_broker
 from wsdemo.brokers.keeping import SECONDS_TO_KEEP
 from wsdemo.protocol import Position
-from wsdemo.redis_backend import EmbeddedRedis, FakeRedis, RedisBackend
+from wsdemo.redis.backend import EmbeddedRedis, FakeRedis, RedisBackend
 
 Keeping = QueueBroker | StreamBroker
 Skips = list[tuple[Position, str]]

@@ -28,7 +28,7 @@ from wsdemo.brokers import link as link_module
 from wsdemo.brokers import redis_broker as pubsub_module
 from wsdemo.brokers.link import LONGEST_PAUSE
 from wsdemo.brokers.redis_broker import ANSWER_TIMEOUT, RedisGone
-from wsdemo.redis_backend import EmbeddedRedis, RedisBackend, RemoteRedis
+from wsdemo.redis.backend import EmbeddedRedis, RedisBackend, RemoteRedis
 from wsdemo.server import Canary
 from wsdemo.trace import Trace
 

@@ -16,8 +16,8 @@ from wsdemo.brokers import BrokerDown, GameFull, QueueBroker, Resumption
 from wsdemo.brokers import queue as queue_module
 from wsdemo.limits import Limits
 from wsdemo.protocol import Position
-from wsdemo.redis_backend import EmbeddedRedis, FakeRedis, RedisBackend
-from wsdemo.redis_line import Line
+from wsdemo.redis.backend import EmbeddedRedis, FakeRedis, RedisBackend
+from wsdemo.redis.line import Line
 from wsdemo.server import GameServer
 from wsdemo.trace import Trace
 

@@ -26,9 +26,9 @@ from wsdemo.brokers import (
 from wsdemo.brokers import sharded as sharded_module
 from wsdemo.brokers.redis_broker import RedisBroker
 from wsdemo.brokers.sharded import ShardedLink
-from wsdemo.redis_backend import FakeRedis, redis_backend
-from wsdemo.redis_cluster import EmbeddedRedisCluster
-from wsdemo.redis_shards import ShardedRedis
+from wsdemo.redis.backend import FakeRedis, redis_backend
+from wsdemo.redis.cluster import EmbeddedRedisCluster
+from wsdemo.redis.shards import ShardedRedis
 from wsdemo.trace import Trace
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="there is no SIGSTOP on Windows")

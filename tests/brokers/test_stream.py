@@ -15,8 +15,8 @@ from tests.conftest import eventually, recorded, tasks, within
 from wsdemo.brokers import BrokerDown, Resumption, StreamBroker
 from wsdemo.brokers import redis_broker as redis_module
 from wsdemo.protocol import Position
-from wsdemo.redis_backend import FakeRedis, RedisBackend
-from wsdemo.redis_line import Line
+from wsdemo.redis.backend import FakeRedis, RedisBackend
+from wsdemo.redis.line import Line
 from wsdemo.trace import Trace
 
 

@@ -18,8 +18,8 @@ from jupyter_client.blocking.client import BlockingKernelClient
 from playwright.async_api import Browser, Error, Locator, Page, async_playwright, expect
 
 from tests.chromium import NO_CHROMIUM, find_chromium
-from wsdemo.child import Child
-from wsdemo.redis_process import free_port
+from wsdemo.processes.child import Child
+from wsdemo.redis.process import free_port
 
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 ARTEFACTS = Path(__file__).parents[1] / "artefacts"

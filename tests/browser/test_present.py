@@ -12,7 +12,7 @@ import pytest
 from playwright.async_api import Page, Route, expect
 
 from tests.browser.conftest import ARTEFACTS, Website, website
-from wsdemo.redis_process import free_port
+from wsdemo.redis.process import free_port
 
 PROJECT = Path(__file__).parents[2]
 

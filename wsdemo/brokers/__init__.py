@@ -11,7 +11,7 @@ from wsdemo.brokers.pubsub import OneChannelBroker, PubSubBroker
 from wsdemo.brokers.queue import QueueBroker
 from wsdemo.brokers.redis_broker import HISTORY, RedisBroker
 from wsdemo.brokers.stream import StreamBroker
-from wsdemo.redis_shards import ShardedRedis
+from wsdemo.redis.shards import ShardedRedis
 
 __all__ = [
     "REDIS_BROKERS",

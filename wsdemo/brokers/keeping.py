@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 
 from wsdemo.brokers.base import Relay, Skip
 from wsdemo.brokers.redis_broker import HISTORY, RedisBroker
-from wsdemo.redis_shards import ShardedRedis
+from wsdemo.redis.shards import ShardedRedis
 from wsdemo.trace import Trace
 
 __all__ = ["PAGE", "PAGES", "PAGE_SIZE", "SECONDS_TO_KEEP", "KeepingBroker"]

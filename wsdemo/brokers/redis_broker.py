@@ -27,7 +27,7 @@ from wsdemo.brokers.base import Broker, BrokerDown, Relay, Skip
 from wsdemo.brokers.link import FIRST_PAUSE, LONGEST_PAUSE, Link, RedisGone
 from wsdemo.brokers.sharded import ShardedLink
 from wsdemo.lifetime import end
-from wsdemo.redis_shards import Address, ShardedRedis
+from wsdemo.redis.shards import Address, ShardedRedis
 from wsdemo.sparing_log import SparingLog
 from wsdemo.trace import Kind, Trace
 

@@ -26,7 +26,7 @@ from wsdemo.brokers.base import BrokerDown
 from wsdemo.brokers.link import LONGEST_PAUSE, Link, LinkOwner
 from wsdemo.gate import Gate
 from wsdemo.lifetime import end
-from wsdemo.redis_shards import Address, ShardedRedis
+from wsdemo.redis.shards import Address, ShardedRedis
 
 __all__ = ["ShardedLink"]
 

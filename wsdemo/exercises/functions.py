@@ -14,10 +14,10 @@ from websockets.asyncio.client import connect
 from wsdemo import faults
 from wsdemo.cluster import Cluster, open_cluster
 from wsdemo.compare import compare
-from wsdemo.crowd import messages_received, placed
 from wsdemo.exercises.attempt import Attempt, NotYet, shown
 from wsdemo.exercises.exercise import Exercise
 from wsdemo.exercises.judging import WORDS, rest
+from wsdemo.experiments.crowd import messages_received, placed
 from wsdemo.ledger import ledger
 from wsdemo.player import Player
 from wsdemo.protocol import Event, Join, Send, encode
