@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { listed, named, shorten } from "../../wsdemo/static/words.js";
 import { Alignment, columnsAt, countUpTo, describe, differences, Film, worldAt } from "../../wsdemo/static/film.js";
 import { elapsed, inMinutes, leftOf, turned } from "../../wsdemo/static/presenter.js";
-import { castOf, layout, messageAt, pathBetween, pointAt, rowsAt, STUB } from "../../wsdemo/static/layout.js";
+import { castOf, layout, pathBetween, pointAt, rowsAt, STUB } from "../../wsdemo/static/layout.js";
 
 // A run as story.py tells it: P1 moves to B while P2 stays on A and says something.
 
@@ -404,20 +404,6 @@ test("players keep their looks when other runs are shown, or in another order", 
   assert.deepEqual([...later], [...cast]);
 });
 
-test("a message is on its path from when it sets out until it arrives", () => {
-  const film = new Film(pubsub);
-  const plan = layout({ servers: ["A", "B"], rooms: film.rooms, broker: "pubsub", width: 600 });
-  const rows = rowsAt(worldAt(film, 7).players, plan);
-  const flight = { s0: 6.5, s1: 7.5, source: "A", target: "redis" };
-  const path = pathBetween(plan, rows, "A", "redis");
-  assert.deepEqual(messageAt(plan, rows, flight, 6.5), path.points[0]);
-  assert.equal(messageAt(plan, rows, flight, 6.4), null);
-  assert.equal(messageAt(plan, rows, flight, 7.5), null);
-  assert.equal(messageAt(plan, rows, { ...flight, target: "nowhere" }, 7), null);
-  const xs = [6.5, 6.8, 7, 7.2, 7.49].map((s) => messageAt(plan, rows, flight, s).x);
-  assert.deepEqual(xs, xs.toSorted((a, b) => a - b));
-});
-
 test("while a film is still, players and parts are the same", () => {
   for (const run of [none, pubsub, ...madeUpRuns]) {
     const film = new Film(run);
@@ -577,7 +563,7 @@ test("in every recorded run each token is on a hop of the trace, and arrives aft
       const rows = rowsAt(players, plan);
       for (const { item } of tokens) {
         assert.ok(hops.has(item) && item.s0 <= s && s < item.s1);
-        assert.ok(messageAt(plan, rows, item, s), `${item.source} → ${item.target} at ${s}`);
+        assert.ok(pathBetween(plan, rows, item.source, item.target), `${item.source} → ${item.target} at ${s}`);
         const { player, s: said } = film.messages.get(item.event);
         const arrivals = story.items.filter((one) => one.type === "hop" && one.event === item.event && one.target === item.source);
         const ready = item.source === player ? [said] : arrivals.map(({ s1 }) => s1);

@@ -1,9 +1,9 @@
 // Where in a picture everything is, and how players look: pure functions, without a page. `layout`
-// finds room for the parts, `rowsAt` for the players, and `messageAt` says where a message is.
+// finds room for the parts, `rowsAt` for the players, and `pathBetween` says which way a message goes.
 
 /** @import { Film, PlayerNow } from "./film.js" */
 
-import { clamp, ease, fractionOf, mix } from "./film.js";
+import { clamp, ease, mix } from "./film.js";
 
 /**
  * @typedef {{x: number, y: number}} Point
@@ -175,18 +175,6 @@ export function pointAt({ points, along }, fraction) {
   while (at < along.length - 1 && along[at] < want) at += 1;
   const part = (want - along[at - 1]) / (along[at] - along[at - 1] || 1);
   return { x: mix(points[at - 1].x, points[at].x, part), y: mix(points[at - 1].y, points[at].y, part) };
-}
-
-/**
- * Where a message is that travels from one part to another.
- * @param {Layout} layout @param {Map<string, Point>} rows
- * @param {{source: string, target: string, s0: number, s1: number}} hop @param {number} s
- * @returns {Point | null} null before it has set out, once it has arrived, and where there is no way
- */
-export function messageAt(layout, rows, hop, s) {
-  if (s < hop.s0 || s >= hop.s1) return null;
-  const path = pathBetween(layout, rows, hop.source, hop.target);
-  return path && pointAt(path, ease(fractionOf(hop, s)));
 }
 
 /** One decimal is enough for a picture. @param {number} value */
