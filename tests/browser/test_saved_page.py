@@ -801,6 +801,92 @@ async def test_the_console_is_readable_on_a_full_screen_with_any_panes(
     await page.close()
 
 
+ON_FULL_SCREEN = """async ([runs, acts]) => {
+  const view = mount(a, {runs, acts, live: "player P1" in acts});
+  view._end();
+  view._fill(true);
+  const settled = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+  const seen = {};
+  for (const open of ["", "presenter", "keys", "newest", "notes"]) {
+    if (open) view._do(open);
+    await settled();
+    await settled();
+    const { zoom, root } = view;
+    const pictures = view.panes.map(({ picture }) => picture);
+    const boxes = Math.min(...pictures.map((one) => one.querySelectorAll("[data-slot]").length));
+    const scale = Math.min(...pictures.map((one) => one.getScreenCTM().a));
+    seen[open] = [boxes, scale / zoom, root.scrollHeight <= root.clientHeight];
+    if (open) view._do(open === "newest" ? "close" : open);
+  }
+  view.destroy();
+  return seen;
+}"""
+
+
+@pytest.mark.parametrize("servers", [2, 4, 5])
+@pytest.mark.parametrize("panes", [1, 2, 3])
+async def test_on_a_full_screen_the_boxes_are_there_whatever_is_open(
+    chromium: Browser, servers: int, panes: int
+) -> None:
+    """They are what a run is looked at for; one pane is live, and has its controls."""
+    names = list("ABCDE"[:servers])
+
+    async def spoken(cluster: Cluster) -> None:
+        async with cluster.step("One plays on each server", notes="Ask the room who hears P1."):
+            await cluster.join(*(f"P{n + 1}" for n in range(servers)))
+        async with cluster.step("P1 speaks", notes="Who heard it?"):
+            await cluster.player("P1").send("one")
+            await cluster.player("P1").send("two")
+
+    runs = await compare(spoken, ["none", "pubsub"], servers=names, redis="fake")
+    some = [runs["none"], runs["pubsub"], runs["pubsub"]][:panes]
+    stage = Stage({str(n): run for n, run in enumerate(some)})
+    acts = [
+        {"action": "reconnect", "label": f"Reconnect to {name}", "choice": name} for name in names
+    ]
+    page = await chromium.new_page()
+    for width, height in ((1024, 768), (1280, 720), (1280, 800), (1920, 1080)):
+        await page.set_viewport_size({"width": width, "height": height})
+        await bring_module(page)
+        seen = await page.evaluate(
+            ON_FULL_SCREEN, [stage.runs, {"player P1": acts} if panes == 1 else {}]
+        )
+        await keep(page, f"boxes_{servers}_servers_{panes}_{width}")
+        for what, (boxes, letters, fits) in seen.items():
+            assert boxes == 2 * servers, (width, height, what)
+            assert letters > (0.45 if panes == 3 else 0.6), (width, height, what)
+            assert fits, (width, height, what)
+    stage.close()
+    await page.close()
+
+
+async def test_what_is_open_on_a_full_screen_stands_where_the_picture_suffers_least(
+    chromium: Browser, saved: Path
+) -> None:
+    """The inspector beside the panes and below them again, and the picture grows when it closes."""
+    page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
+    stage = await opened(page, saved)
+    await stage.press("End")
+    await stage.press("f")
+    picture = stage.locator("[data-pane] > svg").first
+    before = await picture.bounding_box()
+    inspector = stage.get_by_label("Inspector")
+    for pane_count in (1, 2):
+        await stage.press("i")
+        box, pane = (
+            await inspector.bounding_box(),
+            await stage.locator("[data-pane]").first.bounding_box(),
+        )
+        assert box
+        assert pane
+        assert box["x"] >= pane["x"] + pane["width"], pane_count
+        await stage.press("Escape")
+        await stage.press("c")
+    await stage.press("c")
+    assert await picture.bounding_box() == before
+    await page.close()
+
+
 async def test_where_full_screen_is_refused_the_stage_fills_the_page(
     offline: Page, saved: Path
 ) -> None:

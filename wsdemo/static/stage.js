@@ -11,7 +11,7 @@
 
 import { shorten, split } from "./words.js";
 import { Alignment, clamp, columnsAt, countUpTo, describe, differences, Film, JUST_AFTER, worldAt } from "./film.js";
-import { castOf, layout } from "./layout.js";
+import { castOf, fitted, layout } from "./layout.js";
 import { html, set } from "./draw.js";
 import { paneOf } from "./pane.js";
 import { button, controlsOf, nameOf, sentence, SPEEDS, transportOf, UNTOLD } from "./controls.js";
@@ -21,8 +21,8 @@ const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
 const PATIENCE_MS = 7000; // until it is said that an action has not been answered; it may settle for 5000
 const PANE_MIN = 350; // pixels under which panes are stacked
+const FULL_PANE_MIN = 300; // and on a full screen, where height is dear
 const FULL_HEIGHT = 540; // pixels of the screen for which the picture is as large as elsewhere
-const FULL_PANE_MIN = 304; // pixels of such a screen under which the letters in a pane get smaller
 const CONSOLE = 0.3; // of the width, beside the panes
 const CONSOLE_MIN = 320; // pixels
 const BESIDE_MIN = 640; // pixels that have to be left beside it
@@ -92,6 +92,10 @@ class Stage {
   height = 0;
   /** How much larger the picture is on a full screen, which it has to fit; else 0. */
   zoom = 0;
+  /** What is open beside the panes, or might be. @type {HTMLElement | undefined} */
+  aside;
+  /** Whether it is, and for what that was found out. */
+  place = { asked: "", beside: false };
   actions = 0;
   patience = 0;
   key = "";
@@ -168,13 +172,17 @@ class Stage {
     return this.alignment.beats[this.alignment.beatOf(run, said.s)].end;
   }
 
-  /** Finds room for everything in all runs, so that the panes line up. */
-  _plan() {
+  /** What needs room: in all panes for the same, so that they line up. */
+  get _needs() {
     const rooms = new Map(this.films.flatMap((film) => [...film.rooms]).sort(([, a], [, b]) => a - b));
-    const { zoom } = this;
-    const [width, room] = zoom ? [this.width / zoom, this.height / zoom] : [this.width, Infinity];
+    return this.films.map(({ servers, broker }) => ({ servers, broker, rooms }));
+  }
+
+  /** Finds room for everything in all runs. */
+  _plan() {
+    const { zoom, width, height, _needs: needs } = this;
     this.cast = castOf(this.films, this.cast.keys());
-    this.layouts = this.films.map(({ servers, broker }) => layout({ servers, broker, rooms, width, room }));
+    this.layouts = zoom ? fitted(needs, width, height, zoom).layouts : needs.map((pane) => layout({ ...pane, width }));
     this.worlds = [];
   }
 
@@ -190,6 +198,7 @@ class Stage {
     film.append(items.slice(film.had - from), end);
     this.alignment.extend();
     this._plan();
+    if (this.aside) this._measure();
     // What happened before this view was there is not news.
     if (this.following && rest) this._end();
     else if (this.following && !this.moving) this.follow();
@@ -388,6 +397,7 @@ class Stage {
     this._drawControls();
     this.transport.draw(alignment, this);
     this.presenter.draw(alignment, T, prompt);
+    if (this._aside !== this.aside) this._measure();
     // A token that arrives must not take the focus with it, and the keys.
     if (had && !root.contains(focused)) root.focus();
     if (!this.moving || at !== this.beat) this._remember();
@@ -480,8 +490,13 @@ class Stage {
 
   /** The notes by themselves, which the console has, too. */
   _showNotes() {
-    this._present(false);
     this.notes.hidden = !this.notes.hidden;
+    this._present(false);
+  }
+
+  _showKeys() {
+    this.keys.hidden = !this.keys.hidden;
+    this.draw();
   }
 
   /** Opens the presenter's console, or closes it. @param {boolean} open */
@@ -507,21 +522,45 @@ class Stage {
     this.voice.textContent = sentence(this.alignment, at);
   }
 
+  /** What has the side of the stage for itself, where that has room: the first of what is open. */
+  get _aside() {
+    const { presenter: { element }, inspector, keys, notes } = this;
+    return (this.full ? [element, inspector, keys, notes] : [element]).find((one) => !one.hidden);
+  }
+
   _measure() {
     const { clientWidth: available, clientHeight: tall } = this.root;
     this.zoom = this.full && available > tall ? Math.max(1, tall / FULL_HEIGHT) : 0;
     const shown = this.panes.filter(({ element }) => !element.hidden);
     const aside = Math.max(CONSOLE_MIN, available * CONSOLE);
     const left = available - aside;
-    const least = this.zoom ? FULL_PANE_MIN * this.zoom : PANE_MIN;
-    const beside = !this.presenter.element.hidden && left >= Math.max(BESIDE_MIN, least * shown.length);
-    const columns = beside ? shown.length : clamp(Math.floor(available / PANE_MIN), 1, Math.max(1, shown.length));
-    this.root.style.setProperty("--columns", `${columns}`);
+    this.aside?.classList.remove("aside");
+    this.aside = this._aside;
+    this.aside?.classList.add("aside");
     this.root.style.setProperty("--console", `${aside}px`);
-    this.root.classList.toggle("beside", beside);
     this.root.classList.toggle("narrow", available < 640);
-    this.root.classList.toggle("wide", (beside && !this.full ? left : available) >= 1200);
-    const { clientWidth: width = 0, clientHeight: height = 0 } = shown[0]?.picture ?? {};
+    /** @param {boolean} beside */
+    const arrange = (beside) => {
+      const columns = beside ? shown.length : clamp(Math.floor(available / (this.zoom ? FULL_PANE_MIN : PANE_MIN)), 1, Math.max(1, shown.length));
+      this.root.style.setProperty("--columns", `${columns}`);
+      this.root.classList.toggle("beside", beside);
+      this.root.classList.toggle("wide", (beside && !this.full ? left : available) >= 1200);
+      const { clientWidth: width = 0, clientHeight: height = 0 } = shown[0]?.picture ?? {};
+      return [width, height];
+    };
+    const couldBe = this.aside && left >= Math.max(BESIDE_MIN, this.zoom ? 0 : PANE_MIN * shown.length);
+    const needs = this._needs;
+    const asked = JSON.stringify([available, tall, this.aside?.className, shown.length, needs.map(({ servers, rooms }) => [servers.length, ...rooms.values()])]);
+    if (!couldBe || !this.zoom) this.place = { asked: "", beside: Boolean(couldBe) };
+    else if (asked !== this.place.asked) {
+      // What is open stands where the picture suffers least; notes are often but a line.
+      const [side, below] = [true, false].map((beside) => {
+        const [width, height] = arrange(beside);
+        return fitted(needs, width, height, this.zoom).worth;
+      });
+      this.place = { asked, beside: side > below || (side === below && this.aside !== this.notes) };
+    }
+    const [width, height] = arrange(this.place.beside);
     const same = Math.abs(width - this.width) < 1 && (!this.full || Math.abs(height - this.height) < 1);
     if (!width || same) return;
     [this.width, this.height] = [width, height];
@@ -625,7 +664,7 @@ class Stage {
       presenter: () => this._present(Boolean(this.presenter.element.hidden)),
       clock: () => this.presenter.turn(),
       reset: () => this.presenter.reset(),
-      keys: () => (this.keys.hidden = !this.keys.hidden),
+      keys: () => this._showKeys(),
       full: () => this._toggleFull(),
     };
     deeds[action]?.();
