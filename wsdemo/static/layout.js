@@ -83,7 +83,7 @@ export function layout({ servers, rooms, broker, width: available, room = Infini
     bar: { x: barX, y: HEADINGS - 6, width: fit(10, 16), height: height - HEADINGS - strip / 2 },
     servers: boxes,
     broker: {
-      x: fit(284, 540) + extra, y: (HEADINGS + height - strip) / 2, rx: fit(30, 44), height: 92,
+      x: fit(284, 540) + extra, y: clamp(height - 100, HEADINGS + 46, (HEADINGS + height - strip) / 2), rx: fit(30, 44), height: 92,
       none: broker === "none",
     },
     slots: { x: left, size, pitch: slot, below, fit: style === DENSE ? 0 : Math.floor((end - left) / slot) },

@@ -349,20 +349,21 @@ export function paneOf(film) {
     for (const [place, { ended, at: { x, y }, look }] of told) {
       const targets = [...new Set(ended.map(({ item }) => item.target))].sort();
       const because = ended[0].item.why.replace("{target}", () => everyone(targets));
-      const bodies = [...new Set(ended.map(({ item }) => quote(saying(item.event).body)))];
       const aside = look === "aside";
       const [from, to] = gap();
       const between = !look && x > from && x < to;
       const free = aside ? plan.width - x : between ? to - from : 2 * Math.min(x, plan.width - x);
-      const most = Math.max(aside ? 12 : 10, Math.floor(free / LETTER));
+      const most = Math.max(10, Math.floor(free / LETTER));
+      const bodies = [...new Set(ended.map(({ item }) => `“${shorten(saying(item.event).body, Math.min(14, most - 2))}”`))];
       const many = bodies.length > 2 || (bodies.length > 1 && listed(bodies).length > most);
       const lines = [many ? `${bodies.length} messages` : listed(bodies), ...(aside ? [because] : wrapped(because, most))];
       const half = (LETTER * Math.max(...lines.map((line) => line.length))) / 2;
-      const left = aside ? Math.min(x, plan.width - 2 * half) : between ? (from + to) / 2 : clamp(x, half, plan.width - half);
+      const left = aside ? x : between ? (from + to) / 2 : clamp(x, half, plan.width - half);
       const { broker } = plan;
-      crossed ||= aside && broker.none && left + 2 * half > to && Math.abs(y + 8 - broker.y) < broker.height / 2 + 20;
+      const end = left + (aside ? 2 : 1) * half;
+      crossed ||= broker.none && end > to && Math.abs(y + 8 - broker.y) < broker.height / 2 + 20;
       lines.forEach((line, at) =>
-        words.write(`${at} lost ${place}`, `loss ${look}`, left, y + 15 * (at - (between ? lines.length - 2 : 0)), shorten(line, Math.max(most, 17))));
+        words.write(`${at} lost ${place}`, `loss ${look}`, left, y + 15 * (at - (between ? lines.length - 2 : 0)), shorten(line, most + 1)));
     }
     picture.classList.toggle("crossed", crossed);
   }
