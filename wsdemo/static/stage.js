@@ -14,7 +14,7 @@ import { Alignment, clamp, columnsAt, countUpTo, describe, differences, Film, JU
 import { castOf, fitted, layout } from "./layout.js";
 import { html, set } from "./draw.js";
 import { paneOf } from "./pane.js";
-import { button, controlsOf, nameOf, sentence, SPEEDS, transportOf, UNTOLD } from "./controls.js";
+import { button, controlsOf, nameOf, refusal, sentence, SPEEDS, transportOf, UNTOLD } from "./controls.js";
 import { presenterOf } from "./presenter.js";
 
 const HOP_MS = 900; // of screen time, at normal speed
@@ -67,6 +67,8 @@ class Stage {
   looking = null;
   /** The event whose way is to be seen. */
   lit = "";
+  /** Why nothing can be done to the chosen part, if so. */
+  refused = "";
   /** The action that is waited for. @type {{id: number, words: string} | null} */
   busy = null;
   /** For each run, where the hole begins that was asked for. @type {number[]} */
@@ -105,7 +107,6 @@ class Stage {
 
   caption = html("p", { class: "caption" });
   progress = html("p", { class: "which-beat" });
-  problem = html("p", { class: "problem", role: "alert", hidden: "" });
   places = html("div", { class: "panes" });
   notes = html("aside", { class: "notes", "aria-label": "Notes", hidden: "" });
   told = html("div");
@@ -116,10 +117,11 @@ class Stage {
   controls = controlsOf();
   transport = transportOf();
   presenter = presenterOf((watch) => this._keep(" timer", watch));
+  /** What is said once, politely; what went wrong is seen there, too, next to what was pressed. */
   voice = html("p", { class: "voice", role: "status", "aria-live": "polite" });
   root = html("div", { class: "wsdemo-stage", tabindex: 0, role: "group", "aria-label": "Stage" },
     html("header", {}, this.caption, this.progress),
-    this.problem, this.places, this.notes, this.inspector, this.controls.element, this.transport.element, this.presenter.element, this.keys, this.voice);
+    this.places, this.notes, this.inspector, this.controls.element, this.voice, this.transport.element, this.presenter.element, this.keys);
   still = matchMedia("(prefers-reduced-motion: reduce)");
   resized = new ResizeObserver(() => this._measure());
   seen = new IntersectionObserver((entries) => this._see(entries[entries.length - 1].isIntersecting));
@@ -212,7 +214,7 @@ class Stage {
   /** @param {Traits["acts"]} acts */
   allow(acts) {
     this.acts = acts;
-    this._drawControls();
+    this.draw();
   }
 
   /** Takes what became of an action. @param {Answer} answer */
@@ -220,8 +222,9 @@ class Stage {
     if (id !== this.actions) return;
     this.busy = null;
     clearTimeout(this.patience);
-    this._complain(type === "failed" || text.startsWith("Done, but") ? text : "");
-    if (type === "done") this.voice.textContent = text;
+    if (type === "failed" || text.startsWith("Done, but")) this._complain(text);
+    else if (text) this._say(text);
+    else this._announce(this.alignment.beats.length - 1);
     this._drawControls();
   }
 
@@ -429,7 +432,15 @@ class Stage {
   }
 
   _drawControls() {
-    if (this.live) this.controls.draw(this.acts, this.busy?.words ?? "");
+    if (!this.live) return;
+    const { acts, refused } = this;
+    this.refused = this.controls.draw(acts, this.busy?.words ?? "");
+    if (this.refused && this.refused !== refused) this._say(this.refused);
+  }
+
+  /** Why nothing at all can be done any more, if so. */
+  get ended() {
+    return this.live ? refusal(Object.values(this.acts).flat()) : "";
   }
 
   _drawInspector() {
@@ -438,7 +449,7 @@ class Stage {
     if (!looking) return;
     const { title, facts, texts } = describe(this.films[looking.run], looking.open, this.worlds[looking.run]);
     const whole = this.films.length > 1 ? `${title} · ${shorten(this.films[looking.run].title, 60)}` : title;
-    if (told.dataset.title !== whole) this.voice.textContent = told.dataset.title = whole;
+    if (told.dataset.title !== whole) this._say((told.dataset.title = whole));
     const now = JSON.stringify([whole, facts, texts]);
     if (told.dataset.now === now) return;
     told.dataset.now = now;
@@ -490,13 +501,16 @@ class Stage {
 
   /** The notes by themselves, which the console has, too. */
   _showNotes() {
-    this.notes.hidden = !this.notes.hidden;
+    const { notes } = this;
+    notes.hidden = !notes.hidden;
     this._present(false);
+    this._say(notes.hidden ? "The notes are closed." : notes.textContent ?? "");
   }
 
   _showKeys() {
     this.keys.hidden = !this.keys.hidden;
     this.draw();
+    this._say(`The keys are ${this.keys.hidden ? "closed" : "shown"}.`);
   }
 
   /** Opens the presenter's console, or closes it. @param {boolean} open */
@@ -511,15 +525,20 @@ class Stage {
     else if (element.contains(focused)) root.focus();
   }
 
-  /** Shows what went wrong, in words. @param {string} problem */
+  /** @param {string} words @param {boolean} [seen] */
+  _say(words, seen = false) {
+    this.voice.textContent = shorten(words, 300);
+    this.voice.classList.toggle("problem", seen);
+  }
+
+  /** Shows what went wrong, unless that stands at the controls anyway. @param {string} problem */
   _complain(problem) {
-    this.problem.textContent = shorten(problem, 300);
-    this.problem.hidden = !problem;
+    this._say(problem, problem !== "" && problem !== this.refused);
   }
 
   /** One polite sentence for a step. @param {number} at of the beat */
   _announce(at) {
-    this.voice.textContent = sentence(this.alignment, at);
+    this._say(sentence(this.alignment, at));
   }
 
   /** What has the side of the stage for itself, where that has room: the first of what is open. */
@@ -644,17 +663,16 @@ class Stage {
   _do(action) {
     if (this.unusable) return;
     this._complain("");
-    const { speed } = this.transport;
     /** @type {Record<string, () => void>} */
     const deeds = {
-      play: () => (this.moving ? this.pause() : this.play()),
+      play: () => this._playOrPause(),
       forward: () => this.forward(),
       back: () => this.back(),
       start: () => this.jump(0),
       end: () => this._end(),
-      live: () => this.follow(),
-      slower: () => (speed.selectedIndex = Math.max(0, speed.selectedIndex - 1)),
-      faster: () => (speed.selectedIndex = Math.min(SPEEDS.length - 1, speed.selectedIndex + 1)),
+      live: () => this._goLive(),
+      slower: () => this._turnSpeed(-1),
+      faster: () => this._turnSpeed(1),
       panes: () => this._choosePanes(),
       newest: () => this._lookAtNewest(),
       before: () => this._turn(-1),
@@ -670,16 +688,36 @@ class Stage {
     deeds[action]?.();
   }
 
+  _playOrPause() {
+    if (!this.moving) return this.play();
+    this.pause();
+    this._announce(this.alignment.beatAt(this.T));
+  }
+
+  _goLive() {
+    this.follow();
+    this._announce(this.alignment.beats.length - 1);
+  }
+
   _end() {
     this.pause();
     this.following = this.live;
     this.seek(Infinity);
+    this._announce(this.alignment.beats.length - 1);
+  }
+
+  /** @param {number} by */
+  _turnSpeed(by) {
+    const { speed } = this.transport;
+    speed.selectedIndex = clamp(speed.selectedIndex + by, 0, SPEEDS.length - 1);
+    this._say(`Speed ${speed.selectedOptions[0].label}`);
   }
 
   _choosePanes() {
     this.only = this.films.length > 1 && this.only + 1 < this.films.length ? this.only + 1 : -1;
     this.draw();
     this._measure();
+    this._say(this.films[this.only]?.title ?? "All runs");
   }
 
   async _toggleFull() {
