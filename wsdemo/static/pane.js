@@ -356,12 +356,12 @@ export function paneOf(film) {
       const most = Math.max(10, Math.floor(free / LETTER));
       const bodies = [...new Set(ended.map(({ item }) => `“${shorten(saying(item.event).body, Math.min(14, most - 2))}”`))];
       const many = bodies.length > 2 || (bodies.length > 1 && listed(bodies).length > most);
-      const lines = [many ? `${bodies.length} messages` : listed(bodies), ...(aside ? [because] : wrapped(because, most))];
+      const lines = [many ? `${bodies.length} messages` : listed(bodies), ...wrapped(because, most + 1)];
       const half = (LETTER * Math.max(...lines.map((line) => line.length))) / 2;
       const left = aside ? x : between ? (from + to) / 2 : clamp(x, half, plan.width - half);
       const { broker } = plan;
       const end = left + (aside ? 2 : 1) * half;
-      crossed ||= broker.none && end > to && Math.abs(y + 8 - broker.y) < broker.height / 2 + 20;
+      crossed ||= broker.none && end > to && Math.abs(y + 8 - broker.y) < broker.height / 2 + 15 * lines.length;
       lines.forEach((line, at) =>
         words.write(`${at} lost ${place}`, `loss ${look}`, left, y + 15 * (at - (between ? lines.length - 2 : 0)), shorten(line, most + 1)));
     }
