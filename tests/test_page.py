@@ -231,11 +231,14 @@ def test_each_file_of_the_module_imports_from_those_before_it() -> None:
 
 
 def test_the_module_is_all_of_the_stage_in_one() -> None:
-    """It imports nothing, has no comments, exports what a page needs, and is under 64 kB."""
+    """It imports nothing, has no comments, exports what a page needs, and is under 69 kB.
+
+    It was under 64 kB before it found room for its boxes on every screen.
+    """
     text = page.module()
     assert not re.search(r"^import ", text, re.M)
     assert "/**" not in text
     assert " // " not in text
     assert re.findall(r"\bexport (?:const|function) (\w+)", text) == ["mount", "open"]
     assert text.rstrip().endswith("export default{render};")
-    assert len(text.encode()) < 64_000
+    assert len(text.encode()) < 69_000

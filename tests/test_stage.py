@@ -273,13 +273,27 @@ async def test_each_button_begins_a_beat_that_says_what_it_did(browser: Browser)
     ]
 
 
-async def test_the_button_for_another_broker_begins_a_new_run(browser: Browser) -> None:
+@pytest.mark.parametrize(
+    ("broker", "title"), [("none", "Without a broker"), ("pubsub", "With Redis Pub/Sub")]
+)
+async def test_a_button_begins_a_new_run_with_another_broker_or_the_same(
+    browser: Browser, broker: str, title: str
+) -> None:
     """The stage shows the new run from its beginning, and its buttons go on working."""
-    answer = await browser.ask(action="change-broker", part="cluster cluster", choice="none")
-    assert answer["text"].startswith("The cluster was started anew, without a broker.")
+    await browser.ask(action="send", part="player P1", body="spoilt")
+    again = {"action": "change-broker", "part": "cluster cluster", "choice": broker}
+    offered = [
+        offer for offer in browser.stage.acts[again["part"]] if offer.get("choice") == broker
+    ]
+    assert [offer.get("why", "") for offer in offered] == [""]
+    answer = await browser.ask(**again)
+    assert answer["text"].startswith(
+        f"The cluster was started anew, {title[0].lower()}{title[1:]}."
+    )
     (run,) = browser.stage.runs
-    assert run["title"] == "Without a broker"
-    assert "redis redis" not in browser.stage.acts
+    assert run["title"] == title
+    assert not [item for item in run["items"] if item["type"] == "said"]
+    assert ("redis redis" in browser.stage.acts) == (broker == "pubsub")
     browser.items = list(run["items"])
     assert (await browser.ask(action="send", part="player P1", body="jump"))["type"] == "done"
     await asyncio.sleep(0)
@@ -295,6 +309,7 @@ async def test_when_the_cluster_stops_no_button_can_be_pressed_any_more(browser:
     assert set(browser.stage.acts) >= {"player P1", "server A", "redis redis", "cluster cluster"}
     whys = {offer.get("why") for offers in browser.stage.acts.values() for offer in offers}
     assert whys == {ENDED}
+    assert "run the cell that opens the cluster" in ENDED
 
 
 async def test_a_new_view_asks_for_the_rest(browser: Browser) -> None:
@@ -436,7 +451,6 @@ async def test_a_live_stage_offers_what_can_be_done_and_says_why_not(browser: Br
     assert why("player P1", "reconnect", "A") == "P1 is on A already."
     assert why("redis redis", "stop") == ""
     assert why("redis redis", "start") == "Redis runs already."
-    assert why("cluster cluster", "change-broker", "pubsub") == "That is how it runs now."
     cluster = cluster_of(browser)
     await cluster.players["P1"].disconnect()
     await cluster.freeze_server("B")

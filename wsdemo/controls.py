@@ -15,7 +15,10 @@ from wsdemo.trace import HasTrace
 
 __all__ = ["Act", "LiveCluster", "Offer", "carry_out", "offers"]
 
-ENDED = "This run has ended: the cluster is stopped, or about to start anew."
+ENDED = (
+    "This run has ended: the cluster is stopped, or about to start anew. If nothing happens, "
+    "run the cell that opens the cluster, and then this one."
+)
 NAMES = string.ascii_uppercase  # of servers
 MAX_BODY = 200  # characters that the stage's text field may send
 
@@ -161,8 +164,7 @@ def _offers(cluster: LiveCluster, health: Mapping[str, str]) -> dict[str, list[O
             Offer(
                 "change-broker",
                 f"Start anew {_in_a_sentence(title)}",
-                "That is how it runs now." if broker == cluster.broker else "",
-                broker,
+                choice=broker,
             )
             for broker, title in TITLES.items()
         ),

@@ -17,6 +17,7 @@ from playwright.async_api import Browser, Locator, Page, expect
 from tests.browser.conftest import ARTEFACTS, needs_axe, violations
 from tests.test_page import hostile_trace
 from wsdemo import Cluster, Stage, Trace, compare, open_cluster, scenarios
+from wsdemo.controls import ENDED
 from wsdemo.page import module, style
 from wsdemo.trace import save_traces
 
@@ -786,6 +787,168 @@ async def test_the_console_is_readable_on_a_full_screen_with_any_panes(
     await page.close()
 
 
+async def test_words_of_what_was_lost_cross_no_broker_and_stay_in_the_picture(page: Page) -> None:
+    """Where there is no room beside the cylinder that stands for no broker, it gives way."""
+
+    def loss(source: str, target: str, why: str) -> Any:
+        ends = {"source": source, "target": target, "players": ["P2"], "cause": why}
+        return {"type": "loss", "event": "e", "s0": 3, "s1": 4, "why": why, **ends}
+
+    said = [
+        {"type": "place", "s0": 0, "s1": 1, "player": "P1", "server": "A"},
+        {"type": "place", "s0": 0, "s1": 1, "player": "P3", "server": "A"},
+        {"type": "place", "s0": 1, "s1": 2, "player": "P2", "server": "B"},
+        {"type": "said", "s": 3, "event": "e", "player": "P1", "body": "frozen redis"},
+    ]
+    run = {"title": "Run", "servers": ["A", "B"], "end": 4}
+    none = {**run, "broker": "none", "items": [*said, loss("A", "B", "no way to {target}")]}
+    frozen = loss("redis", "redis", "Redis does not answer")
+    redis = {**run, "broker": "pubsub", "items": [*said, frozen]}
+    for width, height in ((1024, 768), (1280, 720), (1280, 800), (1920, 1080)):
+        await page.set_viewport_size({"width": width, "height": height})
+        for full in (True, False):
+            await bring_module(page)
+            outside = await page.evaluate(
+                """async ([runs, full]) => {
+                  const view = mount(a, {runs});
+                  view._do("end");
+                  if (full) view._fill(true);
+                  view._do("presenter");
+                  await new Promise(done => requestAnimationFrame(() => setTimeout(done, 50)));
+                  const place = (one) => one.getBoundingClientRect();
+                  const wrong = [];
+                  for (const word of a.querySelectorAll(".loss")) {
+                    const around = word.closest(".pane");
+                    const { left, right, top, bottom } = word.getClientRects()[0];
+                    const rim = 4; // of the words, in the colour of the paper
+                    const pane = place(around);
+                    if (left < pane.left || right > pane.right) wrong.push(word.textContent);
+                    for (const one of around.querySelectorAll(".broker.none, .server")) {
+                      const box = place(one);
+                      if (getComputedStyle(one).visibility !== "visible") continue;
+                      if (left + rim > box.right || right - rim < box.left) continue;
+                      if (top + rim > box.bottom || bottom - rim < box.top) continue;
+                      wrong.push([one.getAttribute("class"), word.textContent]);
+                    }
+                  }
+                  return [a.querySelectorAll(".loss").length > 3, wrong];
+                }""",
+                [[none, redis], full],
+            )
+            await keep(page, f"lost_{width}_{full}")
+            assert outside == [True, []], (width, height, full)
+
+
+async def test_a_beat_s_name_fills_its_room_on_a_full_screen(
+    chromium: Browser, tmp_path: Path
+) -> None:
+    """It is cut where the room ends, and not after the word that fits last."""
+    run = {"type": "beat", "caption": "P1 disconnectsfromeverything"}
+    trace = {"title": "Run", "broker": "none", "servers": ["A"], "end": 8}
+    items = [{**run, "s": n} for n in range(8)]
+    page = await chromium.new_page(viewport={"width": 1280, "height": 800})
+    await bring_module(page)
+    shares = await page.evaluate(
+        """([run]) => {
+          mount(a, {runs: [run]})._fill(true);
+          return [...a.querySelectorAll(".beats span")].map(span => {
+            const range = document.createRange();
+            range.selectNodeContents(span);
+            return range.getClientRects()[0].width / span.parentElement.parentElement.clientWidth;
+          });
+        }""",
+        [{**trace, "items": items}],
+    )
+    assert len(shares) == 8
+    assert min(shares) > 0.8
+    await page.close()
+
+
+ON_FULL_SCREEN = """async ([runs, acts]) => {
+  const view = mount(a, {runs, acts, live: "player P1" in acts});
+  view._end();
+  view._fill(true);
+  const settled = () => new Promise(done => requestAnimationFrame(() => setTimeout(done)));
+  const seen = {};
+  for (const open of ["", "presenter", "keys", "newest", "notes"]) {
+    if (open) view._do(open);
+    await settled();
+    await settled();
+    const { zoom, root } = view;
+    const pictures = view.panes.map(({ picture }) => picture);
+    const boxes = Math.min(...pictures.map((one) => one.querySelectorAll("[data-slot]").length));
+    const scale = Math.min(...pictures.map((one) => one.getScreenCTM().a));
+    seen[open] = [boxes, scale / zoom, root.scrollHeight <= root.clientHeight];
+    if (open) view._do(open === "newest" ? "close" : open);
+  }
+  return seen;
+}"""
+
+
+@pytest.mark.parametrize("servers", [2, 4, 5])
+@pytest.mark.parametrize("panes", [1, 2, 3])
+async def test_on_a_full_screen_the_boxes_are_there_whatever_is_open(
+    chromium: Browser, servers: int, panes: int
+) -> None:
+    """They are what a run is looked at for; where there is one pane, it has its controls."""
+    names = list("ABCDE"[:servers])
+
+    async def spoken(cluster: Cluster) -> None:
+        async with cluster.step("One plays on each server", notes="Ask the room who hears P1."):
+            await cluster.join(*(f"P{n + 1}" for n in range(servers + 1)))
+        async with cluster.step("P1 speaks", notes="Who heard it?"):
+            await cluster.player("P1").send("one")
+            await cluster.player("P1").send("two")
+
+    runs = await compare(spoken, ["none", "pubsub"], servers=names, redis="fake")
+    some = [runs["none"], runs["pubsub"], runs["pubsub"]][:panes]
+    stage = Stage({str(n): run for n, run in enumerate(some)})
+    acts = [
+        {"action": "reconnect", "label": f"Reconnect to {name}", "choice": name} for name in names
+    ]
+    page = await chromium.new_page()
+    for width, height in ((1024, 768), (1280, 720), (1280, 800), (1920, 1080)):
+        await page.set_viewport_size({"width": width, "height": height})
+        await bring_module(page)
+        seen = await page.evaluate(
+            ON_FULL_SCREEN, [stage.runs, {"player P1": acts} if panes == 1 else {}]
+        )
+        await keep(page, f"boxes_{servers}_servers_{panes}_{width}")
+        for what, (boxes, letters, fits) in seen.items():
+            assert boxes == 2 * (servers + 1), (width, height, what)
+            assert letters > (0.45 if panes == 3 else 0.6), (width, height, what)
+            assert fits, (width, height, what)
+    stage.close()
+    await page.close()
+
+
+async def test_what_is_open_on_a_full_screen_stands_where_the_picture_suffers_least(
+    chromium: Browser, saved: Path
+) -> None:
+    """The inspector beside the panes and below them again, and the picture grows when it closes."""
+    page = await chromium.new_page(viewport={"width": 1920, "height": 1080})
+    stage = await opened(page, saved)
+    await stage.press("End")
+    await stage.press("f")
+    picture = stage.locator("[data-pane] > svg").first
+    before = await picture.bounding_box()
+    inspector = stage.get_by_label("Inspector")
+    for pane_count in (1, 2):
+        await stage.press("i")
+        box, pane = (
+            await inspector.bounding_box(),
+            await stage.locator("[data-pane]").first.bounding_box(),
+        )
+        assert box
+        assert pane
+        assert box["x"] >= pane["x"] + pane["width"], pane_count
+        await stage.press("Escape")
+        await stage.press("c")
+    await stage.press("c")
+    assert await picture.bounding_box() == before
+    await page.close()
+
+
 async def test_where_full_screen_is_refused_the_stage_fills_the_page(
     offline: Page, saved: Path
 ) -> None:
@@ -1087,7 +1250,7 @@ ACT = """async ([runs]) => {
   ]};
   const view = mount(document.getElementById("a"), {runs, live: true, acts}, (m) => sent.push(m));
   const [disconnect, send] = view.controls.buttons.children;
-  const words = () => (view.problem.checkVisibility() ? view.problem.textContent : "");
+  const words = () => (view.voice.matches(".problem") ? view.voice.textContent : "");
   const heard = [];
   disconnect.click();
   heard.push(disconnect.getAttribute("aria-description"));
@@ -1115,7 +1278,7 @@ async def test_a_kernel_that_cannot_even_be_written_to_is_said_on_the_stage(page
           view.controls.body.value = "jump";
           view._drawControls();
           view.controls.buttons.querySelector("button").click();
-          const said = [view.problem.textContent, view.controls.body.value, view.busy];
+          const said = [view.voice.textContent, view.controls.body.value, view.busy];
           view.destroy();
           return said;
         }""",
@@ -1190,6 +1353,110 @@ async def test_an_action_that_fails_or_cannot_act_says_so_on_the_stage(page: Pag
         None,
     ]
     assert found["sent"] == ["player P1 disconnect"] * 2
+
+
+async def test_what_a_control_answers_is_seen_right_under_the_controls(page: Page) -> None:
+    """Where one looks, in a notebook of little height too; and it is the page's one live region."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    await page.set_viewport_size({"width": 1280, "height": 680})
+    await bring_module(page)
+    acts = {"player P1": [{"action": "reconnect", "label": "Back", "why": "P1 is on B already."}]}
+    more = [{"action": "disconnect", "label": "Disconnect"}]
+    await page.evaluate(
+        "([runs, acts]) => { window.view = mount(a, {runs, live: true, acts}); }",
+        [stage.runs, {**acts, "player P2": more}],
+    )
+    stage.close()
+    at = page.locator(".wsdemo-stage")
+    await at.get_by_role("button", name="Back", exact=True).click(force=True)
+    answer = at.get_by_role("status")
+    await page.evaluate("view.controls.part.value = 'player P2'; view._drawControls()")
+    await at.get_by_role("button", name="Disconnect").click()
+    await page.evaluate("view._losePatience()")
+    await expect(answer).to_contain_text("The kernel has not answered yet")
+    await expect(answer).to_be_in_viewport()
+    controls, box, transport = [
+        await at.locator(each).bounding_box() for each in (".controls", ".voice", ".transport")
+    ]
+    assert controls
+    assert box
+    assert transport
+    assert controls["y"] + controls["height"] < box["y"] < transport["y"] - box["height"]
+    assert await at.locator("[role=alert], [role=status], [aria-live]").count() == 1
+
+
+ENDED_RUN = """([runs, ended]) => {
+  const offer = (why) => ({"player P1": [{action: "disconnect", label: "Disconnect", why}],
+    "server A": [{action: "kill", label: "Kill", why}, {action: "thaw", label: "Thaw", why}]});
+  const view = mount(a, {runs, live: true, acts: offer("")});
+  const live = a.querySelector("[data-action=live]");
+  const seen = () => [...a.querySelectorAll(".refused, .problem")]
+    .filter(one => one.checkVisibility() && one.textContent).map(one => one.textContent);
+  const told = [];
+  const tell = () =>
+    told.push([seen(), view.voice.textContent, live.textContent, live.ariaPressed]);
+  tell();
+  view.allow(offer(ended));
+  tell();
+  view.controls.buttons.children[0].click();
+  tell();
+  view.allow({...offer(""), "server A": offer(ended)["server A"]});
+  tell();
+  view.destroy();
+  return told;
+}"""
+
+
+async def test_a_run_that_has_ended_says_so_before_a_button_is_pressed(page: Page) -> None:
+    """Once, at the controls, for the chosen part; and it is not called live any more."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    await bring_module(page)
+    found = await page.evaluate(ENDED_RUN, [stage.runs, ENDED])
+    stage.close()
+    assert found == [
+        [[], "", "Live", "true"],
+        [[ENDED], ENDED, "Ended", "false"],
+        [[ENDED], ENDED, "Ended", "false"],
+        [[], ENDED, "Live", "true"],
+    ]
+
+
+async def test_what_was_done_is_said_once(page: Page) -> None:
+    """An action says its beat, or what the kernel tells of it; other buttons what they show."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, redis="fake"))
+    await bring_module(page)
+    found = await page.evaluate(
+        """async ([runs]) => {
+          const acts = {"player P1": [{action: "disconnect", label: "Disconnect"}]};
+          const view = mount(a, {runs, live: true, acts});
+          const said = [];
+          new MutationObserver(() => view.voice.textContent && said.push(view.voice.textContent))
+            .observe(view.voice, {childList: true});
+          const quiet = () => new Promise(done => setTimeout(done));
+          for (const text of ["", "The cluster was started anew."]) {
+            view.controls.buttons.children[0].click();
+            await quiet();
+            view.answer({type: "done", id: view.actions, text});
+            await quiet();
+          }
+          for (const action of ["faster", "panes", "panes", "panes", "notes", "notes", "live"]) {
+            view._do(action);
+            await quiet();
+          }
+          view.destroy();
+          return said;
+        }""",
+        [stage.runs],
+    )
+    notes = stage.runs[0]["items"]
+    stage.close()
+    last = [item["notes"] for item in notes if item["type"] == "beat"][-1]
+    end = "Beat 4 of 4: P3, still on A, says “fire”"
+    panes = ["Without a broker", "With Redis Pub/Sub", "All runs"]
+    closed = "The notes are closed."
+    assert found == [
+        end, "The cluster was started anew.", "Speed 2×", *panes, last, closed, end
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(

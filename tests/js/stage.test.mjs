@@ -6,7 +6,7 @@ import { test } from "node:test";
 import { listed, named, shorten } from "../../wsdemo/static/words.js";
 import { Alignment, columnsAt, countUpTo, describe, differences, Film, worldAt } from "../../wsdemo/static/film.js";
 import { elapsed, inMinutes, leftOf, turned } from "../../wsdemo/static/presenter.js";
-import { castOf, layout, messageAt, pathBetween, pointAt, rowsAt, STUB } from "../../wsdemo/static/layout.js";
+import { castOf, fitted, layout, pathBetween, pointAt, rowsAt, STUB } from "../../wsdemo/static/layout.js";
 
 // A run as story.py tells it: P1 moves to B while P2 stays on A and says something.
 
@@ -324,8 +324,8 @@ test("the parts keep clear of each other in every width and with any number of p
 
 test("with more players or less room a picture is drawn closer, and fits as long as it can", () => {
   const plan = (players, room) => layout({ servers: ["A", "B"], rooms: new Map([["A", players]]), broker: "pubsub", width: 600, room });
-  assert.deepEqual([5, 6, 23, 24].map((players) => plan(players).density), ["roomy", "compact", "compact", "dense"]);
-  assert.deepEqual([4, 5, 7, 24].map((players) => plan(players, 400).density), ["roomy", "compact", "compact", "dense"]);
+  assert.deepEqual([5, 6, 23, 24].map((players) => plan(players).density), ["roomy", "compact", "compact", "flat"]);
+  assert.deepEqual([4, 5, 7, 24, 40].map((players) => plan(players, 400).density), ["roomy", "compact", "compact", "flat", "dense"]);
   for (let players = 1; players <= 40; players += 1) assert.ok(plan(players, 300).height <= 300);
   // Where the servers alone are too high, nothing is gained by smaller players.
   const many = layout({ servers: ["A", "B", "C", "D", "E", "F"], rooms: new Map(), broker: "none", width: 600, room: 400 });
@@ -333,6 +333,60 @@ test("with more players or less room a picture is drawn closer, and fits as long
   assert.ok(many.height <= 400);
   // A strip is left out only where there is none at all.
   for (const { density, slots } of [5, 20, 40].map((players) => plan(players))) assert.equal(slots.fit > 0, density !== "dense");
+});
+
+/** Pictures of a full screen: of many sizes, and of as many parts as there may be. */
+function* pictures() {
+  for (const [across, down] of [[1024, 768], [1280, 720], [1280, 800], [1366, 768], [1920, 1080], [2560, 1440]]) {
+    for (const panes of [1, 2, 3]) {
+      for (const part of [0.3, 0.45, 0.6]) { // of the height, as more or less is open
+        for (const names of ["A", "AB", "ABC", "ABCD", "ABCDE", "ABCDEF"]) {
+          for (const players of [1, 3, 5, 8, 12, 24, 39]) {
+            const servers = [...names];
+            const room = [across / panes - 40, down * part, down / 540];
+            const inTurn = new Map(servers.map((name, at) => [name, Math.ceil((players - at) / servers.length)]));
+            for (const rooms of [inTurn, new Map([["A", players]])]) yield { servers, rooms, broker: "none", panes, players, room };
+          }
+        }
+      }
+    }
+  }
+}
+
+test("on a full screen all else gives way before the strips: gaps, servers, the way of the strip, and letters", () => {
+  let found = 0;
+  for (const { panes, players, room: [width, height, zoom], ...pane } of pictures()) {
+    const { layouts } = fitted(Array(panes).fill(pane), width, height, zoom);
+    const [{ slots, density, ...plan }] = layouts;
+    const scale = Math.min(width / plan.width, height / plan.height);
+    const servers = pane.servers.length;
+    const rows = pane.servers.reduce((sum, name) => sum + Math.max(1, pane.rooms.get(name) ?? 0), 0);
+    const told = JSON.stringify({ ...pane, panes, players, width, height, density, scale });
+    if (slots.fit) {
+      assert.ok(slots.fit >= 3, told);
+      assert.ok(slots.x + slots.fit * slots.pitch <= plan.bar.x, told);
+      assert.ok(slots.x > plan.playerX + (density === "roomy" ? -Infinity : plan.radius), told);
+      assert.ok(slots.below + slots.size <= plan.pitch + plan.radius, told);
+      // With enough letters to be read, unless nothing else would be gained.
+      const servable = Math.min(1, width / 320 / zoom, height / (28 + 42 * servers + 4 * (servers - 1)) / zoom);
+      assert.ok(scale / zoom >= Math.min(0.6, servable) - 0.01, told);
+    } else {
+      // Not even the closest strips would have fitted.
+      found += 1;
+      const closest = 28 + pane.servers.reduce((sum, name) => sum + Math.max(42, 10 * (pane.rooms.get(name) ?? 0)) + 4, -4);
+      const smallest = rows > 24 ? 1 : 0.6; // boxes of a crowd are not worth letters
+      assert.ok(rows > 40 || closest > height / Math.min(zoom * smallest, width / 320), told);
+    }
+  }
+  assert.ok(found > 0);
+});
+
+test("a few players on four servers have their strips in letters as large as they are meant to be", () => {
+  for (const { panes, players, room: [width, height, zoom], ...pane } of pictures()) {
+    if (pane.servers.length > 4 || players > 5 || height < 0.4 * 540 * zoom || width < 320 * zoom) continue;
+    const { layouts: [{ slots, ...plan }] } = fitted([pane], width, height, zoom);
+    assert.ok(slots.fit >= 3 && Math.min(width / plan.width, height / plan.height) >= 0.9 * zoom, JSON.stringify({ ...pane, width, height }));
+  }
 });
 
 test("players stand in rows of their own, within the picture, and move without jumps", () => {
@@ -402,20 +456,6 @@ test("players keep their looks when other runs are shown, or in another order", 
   const cast = castOf([new Film({ ...none, items })]);
   const later = castOf([new Film({ ...none, items: items.slice(1) }), new Film({ ...none, items: items.slice(0, 1) })], cast.keys());
   assert.deepEqual([...later], [...cast]);
-});
-
-test("a message is on its path from when it sets out until it arrives", () => {
-  const film = new Film(pubsub);
-  const plan = layout({ servers: ["A", "B"], rooms: film.rooms, broker: "pubsub", width: 600 });
-  const rows = rowsAt(worldAt(film, 7).players, plan);
-  const flight = { s0: 6.5, s1: 7.5, source: "A", target: "redis" };
-  const path = pathBetween(plan, rows, "A", "redis");
-  assert.deepEqual(messageAt(plan, rows, flight, 6.5), path.points[0]);
-  assert.equal(messageAt(plan, rows, flight, 6.4), null);
-  assert.equal(messageAt(plan, rows, flight, 7.5), null);
-  assert.equal(messageAt(plan, rows, { ...flight, target: "nowhere" }, 7), null);
-  const xs = [6.5, 6.8, 7, 7.2, 7.49].map((s) => messageAt(plan, rows, flight, s).x);
-  assert.deepEqual(xs, xs.toSorted((a, b) => a - b));
 });
 
 test("while a film is still, players and parts are the same", () => {
@@ -577,7 +617,7 @@ test("in every recorded run each token is on a hop of the trace, and arrives aft
       const rows = rowsAt(players, plan);
       for (const { item } of tokens) {
         assert.ok(hops.has(item) && item.s0 <= s && s < item.s1);
-        assert.ok(messageAt(plan, rows, item, s), `${item.source} → ${item.target} at ${s}`);
+        assert.ok(pathBetween(plan, rows, item.source, item.target), `${item.source} → ${item.target} at ${s}`);
         const { player, s: said } = film.messages.get(item.event);
         const arrivals = story.items.filter((one) => one.type === "hop" && one.event === item.event && one.target === item.source);
         const ready = item.source === player ? [said] : arrivals.map(({ s1 }) => s1);

@@ -25,6 +25,12 @@ export function allow(control, why) {
   set(control, "title", why || control.getAttribute("aria-label"));
 }
 
+/** The one reason for which all of this is refused, if there is just one. @param {Traits["acts"][string]} offers */
+export function refusal(offers) {
+  const [why = "", ...others] = new Set(offers.map((offer) => offer.why));
+  return others.length ? "" : why;
+}
+
 export const UNTOLD = "The run so far"; // the caption of a beat that has none
 
 /** A beat in one sentence. @param {Alignment} alignment @param {number} at */
@@ -53,7 +59,7 @@ export function transportOf() {
 
   let shown = 0;
 
-  /** @param {Alignment} alignment @param {{T: number, moving: boolean, live: boolean, following: boolean}} playhead */
+  /** @param {Alignment} alignment @param {{T: number, moving: boolean, live: boolean, following: boolean, ended: string}} playhead */
   function draw(alignment, playhead) {
     const { beats, length } = alignment;
     const { T } = playhead;
@@ -70,7 +76,11 @@ export function transportOf() {
     set(scrubber, "aria-valuetext", sentence(alignment, current));
     set(play, "aria-label", playhead.moving ? "Pause" : "Play");
     live.hidden = !playhead.live;
-    set(live, "aria-pressed", `${playhead.following}`);
+    const { ended } = playhead;
+    live.textContent = ended ? "Ended" : "Live";
+    set(live, "aria-label", live.textContent);
+    set(live, "aria-pressed", `${playhead.following && !ended}`);
+    allow(live, ended);
     for (const control of [start, back]) allow(control, T <= 0 ? "This is the beginning." : "");
     for (const control of [forward, end]) allow(control, T >= length ? "This is the end." : "");
     allow(play, "");
@@ -107,10 +117,11 @@ export function controlsOf() {
   const part = html("select", { "aria-label": "Act on" });
   const body = html("input", { type: "text", "aria-label": "What it says", placeholder: "say something", maxlength: 200 });
   const buttons = html("span");
-  const element = html("form", { class: "controls", "aria-label": "Act on the live run" }, part, body, buttons);
+  const refused = html("p", { class: "refused", hidden: "" });
+  const element = html("form", { class: "controls", "aria-label": "Act on the live run" }, part, body, buttons, refused);
   let offered = "";
 
-  /** @param {Traits["acts"]} acts @param {string} busy what is waited for */
+  /** Says why nothing can be done to the part, if so. @param {Traits["acts"]} acts @param {string} busy what is waited for */
   function draw(acts, busy) {
     const names = Object.keys(acts);
     if (names.join("\n") !== [...part.options].map(({ value }) => value).join("\n")) {
@@ -131,6 +142,9 @@ export function controlsOf() {
       const mute = action === "send" && !body.value.trim() ? "Write what to say first." : "";
       allow(buttons.children[at], busy || why || mute);
     }
+    const why = (refused.textContent = refusal(offers));
+    refused.hidden = !why;
+    return why;
   }
 
   return { element, part, body, buttons, draw };

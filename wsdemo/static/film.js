@@ -513,7 +513,7 @@ function slotAt({ messages }, { fates, stays }, event, s) {
 }
 
 /** @type {(item: {s0: number, s1: number}, s: number) => number} */
-export const fractionOf = ({ s0, s1 }, s) => clamp((s - s0) / (s1 - s0 || 1), 0, 1);
+const fractionOf = ({ s0, s1 }, s) => clamp((s - s0) / (s1 - s0 || 1), 0, 1);
 
 /**
  * What has set out by `s` and may not have arrived before `from`.

@@ -1,74 +1,118 @@
 // Where in a picture everything is, and how players look: pure functions, without a page. `layout`
-// finds room for the parts, `rowsAt` for the players, and `messageAt` says where a message is.
+// finds room for the parts, `rowsAt` for the players, and `pathBetween` says which way a message goes.
 
 /** @import { Film, PlayerNow } from "./film.js" */
 
-import { clamp, ease, fractionOf, mix } from "./film.js";
+import { clamp, ease, mix } from "./film.js";
 
 /**
  * @typedef {{x: number, y: number}} Point
  * @typedef {{points: Point[], along: number[]}} Path `along`: the length of the way to each point
  * @typedef {{x: number, y: number, width: number, height: number}} Box
  * @typedef {ReturnType<typeof layout>} Layout
+ * @typedef {{servers: string[], rooms: Map<string, number>, broker: string}} Pane `rooms`: the most
+ *   players that each server holds
  */
 
+const NARROWEST = 320; // pixels of a picture
+const WIDEST = 600;
 const HEADINGS = 28; // pixels above the first row
-const WIDE = { server: 68, gap: 22 }; // pixels, the height of a server, and between the players of two
-const TIGHT = { server: 50, gap: 4 };
-const ROOMY = { most: 78, least: 68, rows: 6, strip: 24 }; // a name in the shape, the strip below it
-const COMPACT = { most: 40, least: 37, rows: 24, strip: 6 }; // a name and the strip beside the shape
-const DENSE = { most: 30, least: 4, rows: Infinity, strip: 0 }; // no strip
-const HIGHEST = 800; // pixels of a dense picture, as long as they suffice
+// Pixels: the height of a server, and between the players of two.
+const SPACES = [{ server: 68, gap: 22 }, { server: 50, gap: 4 }, { server: 34, gap: 4 }];
+const ROOMY = { density: "roomy", most: 78, least: 68, rows: 6, strip: 24 }; // a name in the shape, the strip below it
+const COMPACT = { density: "compact", most: 40, least: 37, rows: 24, strip: 6 }; // a name and the strip beside the shape
+const FLAT = { density: "flat", most: 26, least: 10, rows: 40, strip: 0 }; // all on one line
+const DENSE = { density: "dense", most: 30, least: 4, rows: Infinity, strip: 0 }; // no strip
+const STYLES = [ROOMY, COMPACT, FLAT, DENSE];
+const HIGHEST = 800; // pixels of a picture of many players, as long as they suffice
+const APART = 72; // pixels between the players of two servers, where there is room to spare
+const WIDER = 240; // pixels by which a picture may be wider where its height is bound
+export const WITH_NAME = 13; // pixels that a player needs for its name
+export const LETTER = 8; // pixels, about the width of one
 
 /**
  * Where the parts of a pane stand, in pixels of the picture. That is as wide as the pane from 320 to
  * 600 pixels and scaled beyond, so that letters are never smaller than they are meant to be.
- * @param {{servers: string[], rooms: Map<string, number>, broker: string, width: number, room?: number}} pane
- *   `rooms`: the most players that each server holds; `room`: how high it may be, if that can be
+ *
+ * Where it may not be as high as it would be, the players stand closer first, then the servers, and
+ * the strips, which are the evidence, go last.
+ * @param {Pane & {width: number, room?: number}} pane `room`: how high it may be, if that can be
  */
 export function layout({ servers, rooms, broker, width: available, room = Infinity }) {
-  const width = clamp(available || 600, 320, 600);
+  const base = clamp(available || WIDEST, NARROWEST, WIDEST);
+  const extra = room < Infinity ? clamp(available - WIDEST, 0, WIDER) : 0;
   /** @type {(narrow: number, wide: number) => number} */
-  const fit = (narrow, wide) => mix(narrow, wide, (width - 320) / 280);
+  const fit = (narrow, wide) => mix(narrow, wide, (base - NARROWEST) / (WIDEST - NARROWEST));
   const held = servers.map((name) => Math.max(1, rooms.get(name) ?? 0));
   const rows = held.reduce((sum, each) => sum + each, 0);
-  /** @type {(pitch: number, space?: typeof WIDE) => number} */
-  const tall = (pitch, space = spaces) =>
-    held.reduce((sum, each) => sum + Math.max(each * pitch, space.server + 8) + space.gap, HEADINGS - space.gap);
-  const spaces = tall(0, WIDE) > room ? TIGHT : WIDE;
+  /** @type {(pitch: number, space: typeof SPACES[0]) => number} */
+  const tall = (pitch, { server, gap }) =>
+    held.reduce((sum, each) => sum + Math.max(each * pitch, server + 8) + gap, HEADINGS - gap);
   // Servers do not shrink with their players.
-  const high = Math.max(room, tall(0));
-  const style = [ROOMY, COMPACT].find(({ least, rows: most }) => rows <= most && tall(least) <= high) ?? DENSE;
-  const { strip } = style;
+  const high = Math.max(room, tall(0, SPACES[2]));
+  const ways = STYLES.filter(({ rows: most }) => rows <= most).flatMap((style) => SPACES.map((space) => ({ style, space })));
+  const { style, space } = ways.find(({ style: { least }, space }) => tall(least, space) <= high) ?? ways[ways.length - 1];
+  const { density, strip } = style;
+  const [roomy, compact, flat] = STYLES.map((one) => one === style);
+  const most = Math.max(tall(0, space), Math.min(high, strip ? high : HIGHEST));
   let pitch = style.most;
-  while (pitch > style.least && tall(pitch) > Math.max(tall(0), Math.min(high, strip ? high : HIGHEST))) pitch -= 1;
+  while (pitch > style.least && tall(pitch, space) > most) pitch -= 1;
+  const spare = room < Infinity ? (room - tall(pitch, space)) / Math.max(1, servers.length - 1) : 0;
+  const gap = clamp(space.gap + spare, space.gap, Math.max(space.gap, APART));
   let y = HEADINGS;
   const boxes = servers.map((name, at) => {
-    const zone = Math.max(held[at] * pitch, spaces.server + 8);
-    const top = y + (zone - strip - spaces.server) / 2;
-    y += zone + spaces.gap;
-    return { name, x: fit(176, 312), y: top, width: fit(60, 92), height: spaces.server };
+    const zone = Math.max(held[at] * pitch, space.server + 8);
+    const top = y + (zone - strip - space.server) / 2;
+    y += zone + gap;
+    return { name, x: fit(176, 312) + extra, y: top, width: fit(60, 92), height: space.server };
   });
-  const height = Math.max(y - spaces.gap, HEADINGS + 140);
-  const barX = fit(124, 206);
-  const roomy = style === ROOMY;
-  const radius = roomy ? fit(21, 24) : style === COMPACT ? 11 : clamp(pitch * 0.42, 2, 10);
-  const playerX = style === COMPACT ? fit(18, 26) : fit(31, 60);
-  const beside = playerX + radius + 6;
-  const size = fit(13, roomy ? 16 : 14);
-  const below = roomy ? Math.min(fit(27, 30), pitch - radius - size - 1) : 4; // above the next player
-  const slots = { x: roomy ? fit(6, 14) : beside, size, pitch: fit(15, roomy ? 20 : 17), below };
+  const height = Math.max(y - gap, HEADINGS + 140);
+  const barX = (flat ? fit(132, 212) : fit(124, 206)) + extra;
+  const radius = roomy ? fit(21, 24) : compact ? 11 : clamp(pitch * 0.42, 2, flat ? 9 : 10);
+  const playerX = flat ? fit(12, 22) : compact ? fit(18, 26) : fit(31, 60);
+  const beside = playerX + radius + (flat ? 4 : 6);
+  const wordy = barX - beside > (flat ? 260 : 110); // there is room for the word “missed”
+  const letters = flat ? Math.floor(fit(3, 5)) : 14; // of a name
+  const size = flat ? Math.min(fit(11, 14), pitch - 4) : fit(13, roomy ? 16 : 14);
+  const below = roomy ? Math.min(fit(27, 30), pitch - radius - size - 1) : flat ? -size / 2 : 4; // above the next player
+  const left = roomy ? fit(6, 14) : flat ? beside + (pitch < WITH_NAME ? 2 : LETTER * letters + 2) : beside;
+  const slot = flat ? size + 2 : fit(15, roomy ? 20 : 17);
+  const end = barX - (flat ? LETTER * (wordy ? 9 : 3) : 2); // what was missed is on the line, too
   return {
-    width, height, pitch, radius, playerX, beside,
-    density: roomy ? "roomy" : strip ? "compact" : "dense",
+    width: base + extra, height, rows, pitch, radius, playerX, beside, wordy, letters, density,
     bar: { x: barX, y: HEADINGS - 6, width: fit(10, 16), height: height - HEADINGS - strip / 2 },
     servers: boxes,
     broker: {
-      x: fit(284, 540), y: (HEADINGS + height - strip) / 2, rx: fit(30, 44), height: 92,
+      x: fit(284, 540) + extra, y: clamp(height - 100, HEADINGS + 46, (HEADINGS + height - strip) / 2), rx: fit(30, 44), height: 92,
       none: broker === "none",
     },
-    slots: { ...slots, fit: strip && Math.floor((barX - 2 - slots.x) / slots.pitch) },
+    slots: { x: left, size, pitch: slot, below, fit: style === DENSE ? 0 : Math.floor((end - left) / slot) },
   };
+}
+
+const SMALLER = [1, 0.9, 0.8, 0.7, 0.6]; // how much smaller than meant letters may be, for the strips
+const GOOD = 0.85; // larger than that they need not be
+
+/**
+ * Room for the panes of a full screen, each of so many pixels, and how much that is worth: strips
+ * first, then letters. These are `zoom` times as large as elsewhere, but get smaller before the
+ * strips go.
+ * @param {Pane[]} panes @param {number} width @param {number} height @param {number} zoom
+ */
+export function fitted(panes, width, height, zoom) {
+  const plans = SMALLER.map((part) => {
+    const scale = Math.min(zoom * part, width / NARROWEST);
+    return panes.map((pane) => layout({ ...pane, width: width / scale, room: height / scale }));
+  });
+  /** @param {Layout[]} layouts */
+  const rate = (layouts) => {
+    const letters = Math.min(...layouts.map((plan) => Math.min(width / plan.width, height / plan.height))) / zoom;
+    // Those of a crowd would be too small to be worth it.
+    const strips = layouts.every(({ slots, rows }) => slots.fit > 0 && (letters > GOOD || rows <= COMPACT.rows));
+    return { layouts, strips, worth: Number(strips) + Math.min(letters, GOOD) };
+  };
+  const rated = plans.map(rate);
+  return rated.find(({ strips }) => strips) ?? rated[0];
 }
 
 /**
@@ -175,18 +219,6 @@ export function pointAt({ points, along }, fraction) {
   while (at < along.length - 1 && along[at] < want) at += 1;
   const part = (want - along[at - 1]) / (along[at] - along[at - 1] || 1);
   return { x: mix(points[at - 1].x, points[at].x, part), y: mix(points[at - 1].y, points[at].y, part) };
-}
-
-/**
- * Where a message is that travels from one part to another.
- * @param {Layout} layout @param {Map<string, Point>} rows
- * @param {{source: string, target: string, s0: number, s1: number}} hop @param {number} s
- * @returns {Point | null} null before it has set out, once it has arrived, and where there is no way
- */
-export function messageAt(layout, rows, hop, s) {
-  if (s < hop.s0 || s >= hop.s1) return null;
-  const path = pathBetween(layout, rows, hop.source, hop.target);
-  return path && pointAt(path, ease(fractionOf(hop, s)));
 }
 
 /** One decimal is enough for a picture. @param {number} value */

@@ -8,10 +8,9 @@
 
 import { everyone, latency, listed, LONGEST, named, quote, shorten, waits, WHEREABOUTS, wrapped } from "./words.js";
 import { clamp, ease, listOf } from "./film.js";
-import { brokerLink, dataOf, distance, pathBetween, pathOf, pointAt, px, rowsAt, SHAPES, STUB, wire, xy } from "./layout.js";
+import { brokerLink, dataOf, distance, LETTER, WITH_NAME, pathBetween, pathOf, pointAt, px, rowsAt, SHAPES, STUB, wire, xy } from "./layout.js";
 import { fill, html, Layer, set, svg } from "./draw.js";
 
-const LETTER = 8; // pixels, about the width of one
 const FEW = 60; // tokens up to which each has its words and can be reached with the tab key
 
 /** Whether it is but the beginning of a way. @param {Path} path */
@@ -152,15 +151,20 @@ export function paneOf(film) {
     const tip = `Server ${shorten(name, LONGEST)}: ${up ? everyone(holds) : state + waits(waiting)}`;
     const told = press("server", name, tip);
     parts.draw(key, "rect", { class: `server ${state}`, "data-server": name, x, y, width, height, rx: 9, ...told }, "", tip);
-    parts.write(`${key} name`, long ? "letter long" : "letter", x + 13, y + height * 0.43, label);
-    const fit = Math.floor((width - 18) / 17);
-    const shown = holds.slice(0, holds.length > fit ? fit - 2 : fit);
+    // One that is low has all on one line.
+    const low = height < 50;
+    const left = x + (low ? 34 : 13);
+    /** @param {number} part */
+    const line = (part) => y + (low ? height / 2 + 5 : height * part);
+    parts.write(`${key} name`, long ? "letter long" : "letter", x + 13, low ? y + height / 2 + (long ? 5 : 8) : line(0.43), label);
+    const fit = low && long ? 0 : Math.floor((x + width - left - 5) / 17);
+    const shown = holds.slice(0, holds.length > fit ? Math.max(0, fit - 2) : fit);
     const more = holds.length - shown.length;
-    if (!up) parts.write(`${key} state`, "ill", x + 13, y + height * (waiting ? 0.68 : 0.8), state);
-    if (waiting) parts.write(`${key} waiting`, "kind", x + 13, y + height * 0.92, waits(waiting).slice(2));
-    else if (more) parts.write(`${key} more`, "kind", x + 13 + shown.length * 17, y + height * 0.8, `+${more}`);
-    if (!long && width > 88) parts.write(`${key} kind`, "kind", x + 36, y + height * 0.42, "server");
-    if (up) shown.forEach((player, at) => mark(parts, `${key} ${player}`, "mark", player, { x: x + 20 + at * 17, y: y + height * 0.74 }, 6.5));
+    if (!up && !(low && (long || waiting))) parts.write(`${key} state`, "ill", left, line(waiting ? 0.68 : 0.8), state);
+    if (waiting && !(low && long)) parts.write(`${key} waiting`, "kind", left, line(0.92), waits(waiting).slice(2));
+    else if (more && !(low && long)) parts.write(`${key} more`, "kind", left + shown.length * 17, line(0.8), `+${more}`);
+    if (!long && !low && width > 88) parts.write(`${key} kind`, "kind", x + 36, y + height * 0.42, "server");
+    if (up) shown.forEach((player, at) => mark(parts, `${key} ${player}`, "mark", player, { x: left + 7 + at * 17, y: low ? y + height / 2 : y + height * 0.74 }, 6.5));
     if (plan.broker.none) return;
     const d = dataOf(pathOf(brokerLink(plan, { x, y, width, height })));
     links.draw(`link ${name}`, "path", { class: channel ? "link" : "link off", d });
@@ -178,7 +182,7 @@ export function paneOf(film) {
     parts.draw("cylinder", "path", { class: look, d, ...(none ? {} : press("redis", "redis", `Redis: ${state}${waits(world.waiting)}${keeps && `, ${keeps}`}`)) });
     parts.draw("lid", "ellipse", { class: look, cx: x, cy: top, rx, ry });
     const lines = y + (none ? 30 : world.waiting || keeps ? 1 : 10);
-    parts.write("cylinder name", none ? "kind middle" : "redis", x, lines, none ? (rx < 34 ? "" : "no broker") : "Redis");
+    parts.write("cylinder name", none ? "kind middle none" : "redis", x, lines, none ? (rx < 34 ? "" : "no broker") : "Redis");
     const channel = world.servers.find((server) => server.channel)?.channel ?? "";
     if (!none) parts.write("channel", state === "up" ? "channel" : "ill middle", x, lines + 18, state === "up" ? shorten(channel, 9) : state);
     if (world.waiting) parts.write("waiting", "kind middle", x, lines + 33, waits(world.waiting).slice(2));
@@ -187,11 +191,12 @@ export function paneOf(film) {
 
   /** @param {PlayerNow} player */
   function drawPlayer({ name, state, presence, reach, home, from, missed }) {
-    const { radius: r, density, pitch, bar, beside } = plan;
+    const { radius: r, density, pitch, bar, beside, wordy, letters } = plan;
     const { x, y } = rows.get(name) ?? { x: 0, y: 0 };
     const key = `player ${name}`;
     const roomy = density === "roomy";
     const dense = density === "dense";
+    const flat = density === "flat";
     const { hue } = lookOf(name);
     const server = plan.servers.find((box) => box.name === (state === "away" ? from : home));
     if (server && reach > 0) {
@@ -203,14 +208,19 @@ export function paneOf(film) {
     parts.draw(key, "circle", { ...ring, ...press("player", name, where), ...(dense && { tabindex: -1 }) }, "", where);
     const inside = roomy && name.length <= 4;
     mark(parts, `${key} mark`, `mark ${state}`, name, { x, y: inside ? y - r * 0.27 : y }, r * (inside ? 0.33 : 0.5), { opacity });
-    if (pitch < 13) return;
-    const told = missed && (roomy || bar.x - beside > 110 ? `missed ${missed}` : `−${missed}`);
-    if (told) parts.write(`${key} missed`, "missed", bar.x - 5, roomy ? y + 22 : y - (dense ? 2 : 5), told);
+    if (pitch < WITH_NAME) return;
+    const isAway = state === "away" && reach <= 0;
+    const crowded = isAway && !roomy && bar.x - beside < LETTER * 20;
+    const told = missed && (roomy || (wordy && !crowded) ? `missed ${missed}` : `−${missed}`);
+    const line = flat ? y + 4.5 : y - (dense ? 2 : 5);
+    if (told) parts.write(`${key} missed`, "missed", bar.x - 5, roomy ? y + 22 : line, told);
     const most = Math.floor((bar.x - beside) / LETTER) - (told && !roomy ? told.length + 2 : 1);
-    const label = inside ? named(name) : named(name, clamp(most, 3, 14));
+    const label = inside ? named(name) : named(name, clamp(most, 3, letters));
     if (inside) parts.write(`${key} name`, `name ${hue}`, x, y + r * 0.62, label);
-    else parts.write(`${key} name`, `name beside ${hue}`, beside, y - (dense ? 2 : 5), label);
-    if (state === "away" && reach <= 0) parts.write(`${key} away`, "away", roomy ? beside : beside + LETTER * (label.length + 1), roomy ? y + 6 : y - 5, "away");
+    else parts.write(`${key} name`, `name beside ${hue}`, beside, line, label);
+    // On a line that is full, where its wire would go on.
+    const free = roomy ? beside : flat ? bar.x + bar.width + 2 : beside + LETTER * (label.length + 1);
+    if (isAway) parts.write(`${key} away`, "away", free, roomy ? y + 6 : line, "away");
   }
 
   /** One slot for each event that the player should hear. @param {PlayerNow} player */
@@ -218,13 +228,15 @@ export function paneOf(film) {
     const { events, before, differs } = shared;
     const { x, size, pitch, below } = plan.slots;
     const y = (rows.get(name)?.y ?? 0) + below;
-    const left = x + (before > 0 ? 6 + 8 * `+${before}`.length : 0);
-    if (before > 0 && strip[0]) strips.write(`before ${name}`, "before", x, y + size - 3, `+${before}`);
+    const readable = before > 0 && size > 9;
+    const left = x + (readable ? 6 + LETTER * `+${before}`.length : 0);
+    if (readable && strip[0]) strips.write(`before ${name}`, "before", x, y + size - 3, `+${before}`);
     strip.forEach((slot, at) => {
       if (!slot) return;
       const box = { x: left + at * pitch, y, width: size, height: size };
       drawSlot(events[at], name, slot, box);
-      if (differs(events[at], name)) strips.draw(`differs ${name} ${at}`, "rect", { class: "differs", ...box, y: y + size + 2.5, height: 2.5 });
+      const under = below < 0 ? 0.5 : 2.5; // on a line, the next one is near
+      if (differs(events[at], name)) strips.draw(`differs ${name} ${at}`, "rect", { class: "differs", ...box, y: y + size + under, height: below < 0 ? 2 : 2.5 });
     });
   }
 
@@ -333,20 +345,27 @@ export function paneOf(film) {
       const ended = [...(told.get(place)?.ended ?? []), ...group.filter(({ fraction }) => fraction >= 1)];
       if (ended.length) told.set(place, { ended, at, look });
     }
+    let crossed = false;
     for (const [place, { ended, at: { x, y }, look }] of told) {
       const targets = [...new Set(ended.map(({ item }) => item.target))].sort();
       const because = ended[0].item.why.replace("{target}", () => everyone(targets));
-      const bodies = [...new Set(ended.map(({ item }) => quote(saying(item.event).body)))];
       const aside = look === "aside";
       const [from, to] = gap();
       const between = !look && x > from && x < to;
-      const most = aside ? Math.max(12, Math.floor((plan.width - x) / LETTER)) : between ? Math.max(10, Math.floor((to - from) / LETTER)) : 40;
+      const free = aside ? plan.width - x : between ? to - from : 2 * Math.min(x, plan.width - x);
+      const most = Math.max(10, Math.floor(free / LETTER));
+      const bodies = [...new Set(ended.map(({ item }) => `“${shorten(saying(item.event).body, Math.min(14, most - 2))}”`))];
       const many = bodies.length > 2 || (bodies.length > 1 && listed(bodies).length > most);
-      const left = aside ? Math.min(x, plan.width - LETTER * most) : between ? (from + to) / 2 : x;
-      const lines = [many ? `${bodies.length} messages` : listed(bodies), ...(between ? wrapped(because, most) : [because])];
+      const lines = [many ? `${bodies.length} messages` : listed(bodies), ...wrapped(because, most + 1)];
+      const half = (LETTER * Math.max(...lines.map((line) => line.length))) / 2;
+      const left = aside ? x : between ? (from + to) / 2 : clamp(x, half, plan.width - half);
+      const { broker } = plan;
+      const end = left + (aside ? 2 : 1) * half;
+      crossed ||= broker.none && end > to && Math.abs(y + 8 - broker.y) < broker.height / 2 + 15 * lines.length;
       lines.forEach((line, at) =>
-        words.write(`${at} lost ${place}`, `loss ${look}`, left, y + 15 * (at - (between ? lines.length - 2 : 0)), shorten(line, most)));
+        words.write(`${at} lost ${place}`, `loss ${look}`, left, y + 15 * (at - (between ? lines.length - 2 : 0)), shorten(line, most + 1)));
     }
+    picture.classList.toggle("crossed", crossed);
   }
 
   /** Where the servers end, and where the broker begins. */

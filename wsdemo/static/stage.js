@@ -11,18 +11,18 @@
 
 import { shorten, split } from "./words.js";
 import { Alignment, clamp, columnsAt, countUpTo, describe, differences, Film, JUST_AFTER, worldAt } from "./film.js";
-import { castOf, layout } from "./layout.js";
+import { castOf, fitted, layout } from "./layout.js";
 import { html, set } from "./draw.js";
 import { paneOf } from "./pane.js";
-import { button, controlsOf, nameOf, sentence, SPEEDS, transportOf, UNTOLD } from "./controls.js";
+import { button, controlsOf, nameOf, refusal, sentence, SPEEDS, transportOf, UNTOLD } from "./controls.js";
 import { presenterOf } from "./presenter.js";
 
 const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
 const PATIENCE_MS = 7000; // until it is said that an action has not been answered; it may settle for 5000
 const PANE_MIN = 350; // pixels under which panes are stacked
+const FULL_PANE_MIN = 300; // and on a full screen, where height is dear
 const FULL_HEIGHT = 540; // pixels of the screen for which the picture is as large as elsewhere
-const FULL_PANE_MIN = 304; // pixels of such a screen under which the letters in a pane get smaller
 const CONSOLE = 0.3; // of the width, beside the panes
 const CONSOLE_MIN = 320; // pixels
 const BESIDE_MIN = 640; // pixels that have to be left beside it
@@ -67,6 +67,8 @@ class Stage {
   looking = null;
   /** The event whose way is to be seen. */
   lit = "";
+  /** Why nothing can be done to the chosen part, if so. */
+  refused = "";
   /** The action that is waited for. @type {{id: number, words: string} | null} */
   busy = null;
   /** For each run, where the hole begins that was asked for. @type {number[]} */
@@ -92,6 +94,10 @@ class Stage {
   height = 0;
   /** How much larger the picture is on a full screen, which it has to fit; else 0. */
   zoom = 0;
+  /** What is open beside the panes, or might be. @type {HTMLElement | undefined} */
+  aside;
+  /** Whether it is, and for what that was found out. */
+  place = { asked: "", beside: false };
   actions = 0;
   patience = 0;
   key = "";
@@ -101,7 +107,6 @@ class Stage {
 
   caption = html("p", { class: "caption" });
   progress = html("p", { class: "which-beat" });
-  problem = html("p", { class: "problem", role: "alert", hidden: "" });
   places = html("div", { class: "panes" });
   notes = html("aside", { class: "notes", "aria-label": "Notes", hidden: "" });
   told = html("div");
@@ -112,10 +117,11 @@ class Stage {
   controls = controlsOf();
   transport = transportOf();
   presenter = presenterOf((watch) => this._keep(" timer", watch));
+  /** What is said once, politely; what went wrong is seen there, too, next to what was pressed. */
   voice = html("p", { class: "voice", role: "status", "aria-live": "polite" });
   root = html("div", { class: "wsdemo-stage", tabindex: 0, role: "group", "aria-label": "Stage" },
     html("header", {}, this.caption, this.progress),
-    this.problem, this.places, this.notes, this.inspector, this.controls.element, this.transport.element, this.presenter.element, this.keys, this.voice);
+    this.places, this.notes, this.inspector, this.controls.element, this.voice, this.transport.element, this.presenter.element, this.keys);
   still = matchMedia("(prefers-reduced-motion: reduce)");
   resized = new ResizeObserver(() => this._measure());
   seen = new IntersectionObserver((entries) => this._see(entries[entries.length - 1].isIntersecting));
@@ -168,13 +174,17 @@ class Stage {
     return this.alignment.beats[this.alignment.beatOf(run, said.s)].end;
   }
 
-  /** Finds room for everything in all runs, so that the panes line up. */
-  _plan() {
+  /** What needs room: in all panes for the same, so that they line up. */
+  get _needs() {
     const rooms = new Map(this.films.flatMap((film) => [...film.rooms]).sort(([, a], [, b]) => a - b));
-    const { zoom } = this;
-    const [width, room] = zoom ? [this.width / zoom, this.height / zoom] : [this.width, Infinity];
+    return this.films.map(({ servers, broker }) => ({ servers, broker, rooms }));
+  }
+
+  /** Finds room for everything in all runs. */
+  _plan() {
+    const { zoom, width, height, _needs: needs } = this;
     this.cast = castOf(this.films, this.cast.keys());
-    this.layouts = this.films.map(({ servers, broker }) => layout({ servers, broker, rooms, width, room }));
+    this.layouts = zoom ? fitted(needs, width, height, zoom).layouts : needs.map((pane) => layout({ ...pane, width }));
     this.worlds = [];
   }
 
@@ -190,6 +200,7 @@ class Stage {
     film.append(items.slice(film.had - from), end);
     this.alignment.extend();
     this._plan();
+    if (this.aside) this._measure();
     // What happened before this view was there is not news.
     if (this.following && rest) this._end();
     else if (this.following && !this.moving) this.follow();
@@ -203,7 +214,7 @@ class Stage {
   /** @param {Traits["acts"]} acts */
   allow(acts) {
     this.acts = acts;
-    this._drawControls();
+    this.draw();
   }
 
   /** Takes what became of an action. @param {Answer} answer */
@@ -211,8 +222,9 @@ class Stage {
     if (id !== this.actions) return;
     this.busy = null;
     clearTimeout(this.patience);
-    this._complain(type === "failed" || text.startsWith("Done, but") ? text : "");
-    if (type === "done") this.voice.textContent = text;
+    if (type === "failed" || text.startsWith("Done, but")) this._complain(text);
+    else if (text) this._say(text);
+    else this._announce(this.alignment.beats.length - 1);
     this._drawControls();
   }
 
@@ -388,6 +400,7 @@ class Stage {
     this._drawControls();
     this.transport.draw(alignment, this);
     this.presenter.draw(alignment, T, prompt);
+    if (this._aside !== this.aside) this._measure();
     // A token that arrives must not take the focus with it, and the keys.
     if (had && !root.contains(focused)) root.focus();
     if (!this.moving || at !== this.beat) this._remember();
@@ -419,7 +432,15 @@ class Stage {
   }
 
   _drawControls() {
-    if (this.live) this.controls.draw(this.acts, this.busy?.words ?? "");
+    if (!this.live) return;
+    const { acts, refused } = this;
+    this.refused = this.controls.draw(acts, this.busy?.words ?? "");
+    if (this.refused && this.refused !== refused) this._say(this.refused);
+  }
+
+  /** Why nothing at all can be done any more, if so. */
+  get ended() {
+    return this.live ? refusal(Object.values(this.acts).flat()) : "";
   }
 
   _drawInspector() {
@@ -428,7 +449,7 @@ class Stage {
     if (!looking) return;
     const { title, facts, texts } = describe(this.films[looking.run], looking.open, this.worlds[looking.run]);
     const whole = this.films.length > 1 ? `${title} · ${shorten(this.films[looking.run].title, 60)}` : title;
-    if (told.dataset.title !== whole) this.voice.textContent = told.dataset.title = whole;
+    if (told.dataset.title !== whole) this._say((told.dataset.title = whole));
     const now = JSON.stringify([whole, facts, texts]);
     if (told.dataset.now === now) return;
     told.dataset.now = now;
@@ -480,8 +501,16 @@ class Stage {
 
   /** The notes by themselves, which the console has, too. */
   _showNotes() {
+    const { notes } = this;
+    notes.hidden = !notes.hidden;
     this._present(false);
-    this.notes.hidden = !this.notes.hidden;
+    this._say(notes.hidden ? "The notes are closed." : notes.textContent ?? "");
+  }
+
+  _showKeys() {
+    this.keys.hidden = !this.keys.hidden;
+    this.draw();
+    this._say(`The keys are ${this.keys.hidden ? "closed" : "shown"}.`);
   }
 
   /** Opens the presenter's console, or closes it. @param {boolean} open */
@@ -496,15 +525,26 @@ class Stage {
     else if (element.contains(focused)) root.focus();
   }
 
-  /** Shows what went wrong, in words. @param {string} problem */
+  /** @param {string} words @param {boolean} [seen] */
+  _say(words, seen = false) {
+    this.voice.textContent = shorten(words, 300);
+    this.voice.classList.toggle("problem", seen);
+  }
+
+  /** Shows what went wrong, unless that stands at the controls anyway. @param {string} problem */
   _complain(problem) {
-    this.problem.textContent = shorten(problem, 300);
-    this.problem.hidden = !problem;
+    this._say(problem, problem !== "" && problem !== this.refused);
   }
 
   /** One polite sentence for a step. @param {number} at of the beat */
   _announce(at) {
-    this.voice.textContent = sentence(this.alignment, at);
+    this._say(sentence(this.alignment, at));
+  }
+
+  /** What has the side of the stage for itself, where that has room: the first of what is open. */
+  get _aside() {
+    const { presenter: { element }, inspector, keys, notes } = this;
+    return (this.full ? [element, inspector, keys, notes] : [element]).find((one) => !one.hidden);
   }
 
   _measure() {
@@ -513,15 +553,33 @@ class Stage {
     const shown = this.panes.filter(({ element }) => !element.hidden);
     const aside = Math.max(CONSOLE_MIN, available * CONSOLE);
     const left = available - aside;
-    const least = this.zoom ? FULL_PANE_MIN * this.zoom : PANE_MIN;
-    const beside = !this.presenter.element.hidden && left >= Math.max(BESIDE_MIN, least * shown.length);
-    const columns = beside ? shown.length : clamp(Math.floor(available / PANE_MIN), 1, Math.max(1, shown.length));
-    this.root.style.setProperty("--columns", `${columns}`);
+    this.aside?.classList.remove("aside");
+    this.aside = this._aside;
+    this.aside?.classList.add("aside");
     this.root.style.setProperty("--console", `${aside}px`);
-    this.root.classList.toggle("beside", beside);
     this.root.classList.toggle("narrow", available < 640);
-    this.root.classList.toggle("wide", (beside && !this.full ? left : available) >= 1200);
-    const { clientWidth: width = 0, clientHeight: height = 0 } = shown[0]?.picture ?? {};
+    /** @param {boolean} beside */
+    const arrange = (beside) => {
+      const columns = beside ? shown.length : clamp(Math.floor(available / (this.zoom ? FULL_PANE_MIN : PANE_MIN)), 1, Math.max(1, shown.length));
+      this.root.style.setProperty("--columns", `${columns}`);
+      this.root.classList.toggle("beside", beside);
+      this.root.classList.toggle("wide", (beside && !this.full ? left : available) >= 1200);
+      const { clientWidth: width = 0, clientHeight: height = 0 } = shown[0]?.picture ?? {};
+      return [width, height];
+    };
+    const couldBe = this.aside && left >= Math.max(BESIDE_MIN, this.zoom ? 0 : PANE_MIN * shown.length);
+    const needs = this._needs;
+    const asked = JSON.stringify([available, tall, this.aside?.className, shown.length, needs.map(({ servers, rooms }) => [servers.length, ...rooms.values()])]);
+    if (!couldBe || !this.zoom) this.place = { asked: "", beside: Boolean(couldBe) };
+    else if (asked !== this.place.asked) {
+      // What is open stands where the picture suffers least; notes are often but a line.
+      const [side, below] = [true, false].map((beside) => {
+        const [width, height] = arrange(beside);
+        return fitted(needs, width, height, this.zoom).worth;
+      });
+      this.place = { asked, beside: side > below || (side === below && this.aside !== this.notes) };
+    }
+    const [width, height] = arrange(this.place.beside);
     const same = Math.abs(width - this.width) < 1 && (!this.full || Math.abs(height - this.height) < 1);
     if (!width || same) return;
     [this.width, this.height] = [width, height];
@@ -605,17 +663,16 @@ class Stage {
   _do(action) {
     if (this.unusable) return;
     this._complain("");
-    const { speed } = this.transport;
     /** @type {Record<string, () => void>} */
     const deeds = {
-      play: () => (this.moving ? this.pause() : this.play()),
+      play: () => this._playOrPause(),
       forward: () => this.forward(),
       back: () => this.back(),
       start: () => this.jump(0),
       end: () => this._end(),
-      live: () => this.follow(),
-      slower: () => (speed.selectedIndex = Math.max(0, speed.selectedIndex - 1)),
-      faster: () => (speed.selectedIndex = Math.min(SPEEDS.length - 1, speed.selectedIndex + 1)),
+      live: () => this._goLive(),
+      slower: () => this._turnSpeed(-1),
+      faster: () => this._turnSpeed(1),
       panes: () => this._choosePanes(),
       newest: () => this._lookAtNewest(),
       before: () => this._turn(-1),
@@ -625,22 +682,42 @@ class Stage {
       presenter: () => this._present(Boolean(this.presenter.element.hidden)),
       clock: () => this.presenter.turn(),
       reset: () => this.presenter.reset(),
-      keys: () => (this.keys.hidden = !this.keys.hidden),
+      keys: () => this._showKeys(),
       full: () => this._toggleFull(),
     };
     deeds[action]?.();
+  }
+
+  _playOrPause() {
+    if (!this.moving) return this.play();
+    this.pause();
+    this._announce(this.alignment.beatAt(this.T));
+  }
+
+  _goLive() {
+    this.follow();
+    this._announce(this.alignment.beats.length - 1);
   }
 
   _end() {
     this.pause();
     this.following = this.live;
     this.seek(Infinity);
+    this._announce(this.alignment.beats.length - 1);
+  }
+
+  /** @param {number} by */
+  _turnSpeed(by) {
+    const { speed } = this.transport;
+    speed.selectedIndex = clamp(speed.selectedIndex + by, 0, SPEEDS.length - 1);
+    this._say(`Speed ${speed.selectedOptions[0].label}`);
   }
 
   _choosePanes() {
     this.only = this.films.length > 1 && this.only + 1 < this.films.length ? this.only + 1 : -1;
     this.draw();
     this._measure();
+    this._say(this.films[this.only]?.title ?? "All runs");
   }
 
   async _toggleFull() {
