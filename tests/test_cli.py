@@ -70,8 +70,11 @@ def test_run_saves_the_animation_too(tmp_path: Path) -> None:
     assert [run["broker"] for run in told["runs"]] == list(BROKERS)
 
 
-def test_a_page_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> None:
-    """Half a page is worse than none: what has been written of it goes again."""
+@pytest.mark.parametrize("before", [None, "an older page"])
+def test_a_page_that_does_not_fit_on_the_disk_leaves_what_was(
+    tmp_path: Path, before: str | None
+) -> None:
+    """Half a page is worse than none, and than the one that was there."""
     resource = pytest.importorskip("resource")
 
     def small_files_only() -> None:
@@ -79,13 +82,18 @@ def test_a_page_that_does_not_fit_on_the_disk_leaves_nothing(tmp_path: Path) -> 
         resource.setrlimit(resource.RLIMIT_FSIZE, (40_000, most))
 
     saved = tmp_path / "out.html"
+    if before:
+        saved.write_text(before, encoding="utf-8")
     run = ["run", "p1_moves_to_b", "--redis", "fake", "--html", str(saved)]
     ran = wsdemo(*run, preexec_fn=small_files_only)
     assert ran.returncode == 1
     assert "too large" in ran.stderr
+    assert f"{saved}" in ran.stderr
     assert ran.stderr.count("\n") == 1
     assert "Saved" not in ran.stdout
-    assert not saved.exists()
+    assert [file.read_text(encoding="utf-8") for file in tmp_path.iterdir()] == (
+        [before] if before else []
+    )
 
 
 @pytest.mark.parametrize(

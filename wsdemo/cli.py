@@ -50,80 +50,95 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m wsdemo", description=__doc__)
     commands = parser.add_subparsers(required=True, metavar="command")
+    _add_run(commands.add_parser("run", help="run a scenario and print who heard and missed what"))
+    _add_serve(
+        commands.add_parser(
+            "serve",
+            help="run one game server until SIGTERM",
+            description="Run one game server until SIGTERM or Ctrl+C, on Windows also Ctrl+Break "
+            "(CTRL_BREAK_EVENT). Then it sends its players away, and ends with 0.",
+        )
+    )
+    _add_token(commands.add_parser("token", help="print a token by which a player may join a game"))
+    _add_site(
+        commands.add_parser("site", help="write the course as web pages, for no kernel and no net")
+    )
+    doctor = commands.add_parser("doctor", help="say what this machine has and lacks")
+    doctor.set_defaults(command=_doctor)
+    return parser
 
-    run = commands.add_parser("run", help="run a scenario and print who heard and who missed what")
-    run.add_argument("scenario", help=f"one of: {', '.join(SCENARIOS)}")
-    run.add_argument(
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("scenario", help=f"one of: {', '.join(SCENARIOS)}")
+    parser.add_argument(
         "--broker",
         action="append",
         metavar="BROKER",
         help=f"one of: {', '.join(BROKERS)}; may be given several times (default: all)",
     )
-    run.add_argument(
+    parser.add_argument(
         "--redis",
         help='"fake", "embedded" or a URL (default: what WSDEMO_REDIS says, or fake)',
     )
-    run.add_argument(
+    parser.add_argument(
         "--processes", action="store_true", help="run each server in a process of its own"
     )
-    run.add_argument("--trace", type=Path, metavar="FILE", help="save what happened to this file")
-    run.add_argument(
+    parser.add_argument(
+        "--trace", type=Path, metavar="FILE", help="save what happened to this file"
+    )
+    parser.add_argument(
         "--html", type=Path, metavar="FILE", help="save the animation to this file, a web page"
     )
-    run.set_defaults(command=_run)
+    parser.set_defaults(command=_run)
 
-    serving = commands.add_parser(
-        "serve",
-        help="run one game server until SIGTERM",
-        description="Run one game server until SIGTERM or Ctrl+C, on Windows also Ctrl+Break "
-        "(CTRL_BREAK_EVENT). Then it sends its players away, and ends with 0.",
-    )
-    serving.add_argument("--name", required=True, help="the server's own, as in A")
-    serving.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
-    serving.add_argument("--port", type=int, default=0, help="default: a free one")
-    serving.add_argument("--broker", default="pubsub", help="default: pubsub")
-    serving.add_argument(
+
+def _add_serve(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--name", required=True, help="the server's own, as in A")
+    parser.add_argument("--host", default="127.0.0.1", help="default: 127.0.0.1")
+    parser.add_argument("--port", type=int, default=0, help="default: a free one")
+    parser.add_argument("--broker", default="pubsub", help="default: pubsub")
+    parser.add_argument(
         "--redis",
         default="",
         metavar="URL",
         help=f"of the Redis that all servers share (default: what {REDIS_VARIABLE} says, which is "
         "the place for one with a password: others can read a command line)",
     )
-    serving.add_argument(
+    parser.add_argument(
         "--origin",
         action="append",
         default=[],
         metavar="ORIGIN",
         help="of web pages that may connect, as in https://example.org; may be given several times",
     )
-    serving.add_argument(
+    parser.add_argument(
         "--game",
         action="append",
         default=[],
         help="that may be played here; may be given several times (default: any)",
     )
-    serving.add_argument(
+    parser.add_argument(
         "--join-secret-file",
         type=Path,
         metavar="FILE",
         help=f"with the secret of players' tokens (default: what {SECRET_VARIABLE} says)",
     )
     for limit in fields(Limits):
-        serving.add_argument(
+        parser.add_argument(
             _option(limit.name),
             type=type(limit.default),
             default=limit.default,
             metavar="N",
             help=f"{limit.metadata['words']} (default: {limit.default})",
         )
-    serving.add_argument(
+    parser.add_argument(
         "--drain",
         type=float,
         default=5.0,
         metavar="SECONDS",
         help="over which players are sent away at the end (default: 5)",
     )
-    serving.add_argument(
+    parser.add_argument(
         "--seconds-to-keep",
         type=float,
         default=SECONDS_TO_KEEP,
@@ -131,27 +146,23 @@ def _parser() -> argparse.ArgumentParser:
         help="that stream and queue keep a game which nobody plays "
         f"(default: {SECONDS_TO_KEEP:.0f}, a day)",
     )
-    serving.set_defaults(command=_serve)
+    parser.set_defaults(command=_serve)
 
-    token = commands.add_parser("token", help="print a token by which a player may join a game")
-    token.add_argument("--game", required=True)
-    token.add_argument("--player", required=True)
-    token.add_argument(
+
+def _add_token(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--game", required=True)
+    parser.add_argument("--player", required=True)
+    parser.add_argument(
         "--seconds", type=float, default=3600.0, help="for which it is good (default: 3600)"
     )
-    token.add_argument("--join-secret-file", type=Path, metavar="FILE", help="as for serve")
-    token.set_defaults(command=_token)
+    parser.add_argument("--join-secret-file", type=Path, metavar="FILE", help="as for serve")
+    parser.set_defaults(command=_token)
 
-    site = commands.add_parser(
-        "site", help="write the course as web pages, for no kernel and no net"
-    )
-    site.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER")
-    site.add_argument("--out", type=Path, default=Path("site"), metavar="FOLDER")
-    site.set_defaults(command=_site)
 
-    doctor = commands.add_parser("doctor", help="say what this machine has and lacks")
-    doctor.set_defaults(command=_doctor)
-    return parser
+def _add_site(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--notebooks", type=Path, default=Path("notebooks"), metavar="FOLDER")
+    parser.add_argument("--out", type=Path, default=Path("site"), metavar="FOLDER")
+    parser.set_defaults(command=_site)
 
 
 def _option(name: str) -> str:

@@ -310,7 +310,7 @@ _DEEDS: dict[tuple[str, str], _Deed] = {
     ("redis", "thaw"): _Deed(
         lambda cluster, name, act: cluster.thaw_redis(),
         "Redis thaws",
-        "It does what has waited. Was a sender told meanwhile that it failed?",
+        "It does what had reached it. What had not, and was a sender told so meanwhile?",
     ),
     ("cluster", "add-player"): _Deed(
         lambda cluster, name, act: _add(cluster.join, (f"P{n}" for n in range(1, 1000)), cluster),

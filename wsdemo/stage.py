@@ -12,6 +12,7 @@ import math
 import secrets
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from itertools import zip_longest
 from os import PathLike
 from pathlib import Path
@@ -334,14 +335,19 @@ def _shortened(text: str, most: int) -> str:
 
 
 def _write(path: Path, text: str) -> None:
-    """Write all of a file, or leave none."""
-    file = path.open("wb")
+    """Write all of a file, or leave what was there."""
+    target = path.resolve()
+    if target.exists() and not target.is_file():  # a device
+        target.write_bytes(text.encode())
+        return
+    beside = target.with_name(f".{target.name}.part")
     try:
-        with file:
-            file.write(text.encode())
-    except OSError:
-        if path.is_file():  # and not a device
-            path.unlink()
+        beside.write_bytes(text.encode())
+        beside.replace(target)
+    except OSError as error:
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+        error.filename, error.filename2 = str(path), None
         raise
 
 

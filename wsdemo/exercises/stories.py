@@ -39,7 +39,6 @@ SERVERS = ("C", "D", "E", "F", "G", "H", "K")  # no lesson has them, so no attem
 def p1_misses(
     events: int,
     *,
-    broker: str = "pubsub",
     all_the_time: Collection[str] = (),
     handed_to: int | None = None,
 ) -> Exercise:
@@ -52,7 +51,7 @@ def p1_misses(
     """
 
     async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
-        async with open_cluster(broker=broker) as cluster:
+        async with open_cluster(broker="pubsub") as cluster:
             found, last = await _played(cluster, chance, attempt)
         missed = [fate for fate in _unheard(found, "P1") if fate.event != last]
         wrong = _wrong_at_the_end(found, last)
@@ -137,7 +136,7 @@ def survives_redis() -> Exercise:
     return Exercise("P1 hears after a restart of Redis what was said before it", judge)
 
 
-def everyone_hears_once(broker: str = "stream") -> Exercise:
+def everyone_hears_once() -> Exercise:
     """An `async def say_all(player, words)`, after which everyone has heard each word just once.
 
     It is called three times: while Redis is restarted, while a reply of Redis's is lost, and while
@@ -148,7 +147,7 @@ def everyone_hears_once(broker: str = "stream") -> Exercise:
         words = chance.sample(WORDS, 6)
         troubles = chance.sample(list(_TROUBLES), 3)
         said = {word: troubles[number // 2] for number, word in enumerate(words)}
-        async with open_cluster(broker=broker) as cluster:
+        async with open_cluster(broker="stream") as cluster:
             home, other = chance.sample(["A", "B"], 2)
             [p1] = await cluster.join("P1", server=home)
             [p2] = await cluster.join("P2", server=other)
