@@ -351,10 +351,10 @@ class TestSettle:
                 await p1.send(str(number))
             await cluster.settle(timeout=0.5)
             assert len(p2.heard) == 8
-            for number in range(35):
+            for number in range(30):
                 await p1.send(str(number))
-            with pytest.raises(TimeoutError, match=r"^after \d s still under way: P1 has no"):
-                await cluster.settle(timeout=0.5)  # but not for ever
+            with pytest.raises(TimeoutError, match=r"^after .* s still under way: P1 has no"):
+                await cluster.settle(timeout=0.3)  # but not for ever
 
     async def test_who_gives_up_says_after_how_long(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """A Redis that nobody here has frozen is given up sooner than the time that was given."""

@@ -42,6 +42,7 @@ async def test_lesson_04_in_jupyterlab(page: Page, lab: Lab) -> None:
 
     assert lab.ask_kernel("p1.server") == "'A'"
     await live.scroll_into_view_if_needed()
+    await live.get_by_label("Speed").select_option(label="4×")  # it moves as before, and sooner
     await live.get_by_label("Act on", exact=True).select_option("player P1")
     await live.get_by_role("button", name="Reconnect to B").click()
     p1 = live.locator("[data-player='P1']")
