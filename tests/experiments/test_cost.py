@@ -227,7 +227,7 @@ async def test_a_measurement_that_is_broken_off_leaves_nothing_behind() -> None:
     assert children() == before
 
 
-@pytest.mark.parametrize("later", [0, 0.01])
+@pytest.mark.parametrize("later", [0, 0.002, 0.005, 0.01])
 async def test_a_server_that_dies_is_no_riddle(later: float) -> None:
     """Who talks with it is told that the connection is gone, in whatever moment that is."""
     before = children()
@@ -242,8 +242,9 @@ async def test_a_server_that_dies_is_no_riddle(later: float) -> None:
         if share > 0.55:  # some speak, and wait for what they say
             asyncio.get_running_loop().call_later(later, kill)
 
-    with pytest.raises(OSError, match=re.compile("connect|answer", re.I)):
+    with pytest.raises(OSError, match=re.compile("connect|answer", re.I)) as error:
         await server_cost(50, progress=kill_in_the_middle)
+    assert not isinstance(error.value, TimeoutError)  # nobody waits for the minute to be over
     assert children() == before
 
 

@@ -122,6 +122,7 @@ class _Client(asyncio.Protocol):
         self._tail = b""
         self._is_over: Callable[[], bool] = lambda: False
         self._came: asyncio.Future[None] | None = None
+        self._lost: ConnectionError | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         assert isinstance(transport, asyncio.Transport)
@@ -134,7 +135,8 @@ class _Client(asyncio.Protocol):
                 self._end_wait()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._end_wait(ConnectionError("the server has closed a connection"))
+        self._lost = ConnectionError("the server has closed a connection")
+        self._end_wait(self._lost)
 
     async def join(self) -> None:
         """Return once the server has taken it into the game."""
@@ -178,8 +180,10 @@ class _Client(asyncio.Protocol):
 
     def _wait(self, is_over: Callable[[], bool]) -> asyncio.Future[None]:
         self._tail, self._is_over = b"", is_over
-        self._came = asyncio.get_running_loop().create_future()
-        return self._came
+        came = self._came = asyncio.get_running_loop().create_future()
+        if self._lost:  # while nobody waited
+            self._end_wait(self._lost)
+        return came
 
     def _end_wait(self, error: Exception | None = None) -> None:
         came, self._came = self._came, None
