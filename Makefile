@@ -59,7 +59,7 @@ site: .venv/lab.stamp
 	$(BIN)/python -m wsdemo site
 
 test: lint
-	WSDEMO_REDIS=fake $(BIN)/python -m pytest -n 2 --dist loadscope $(TEST_FLAGS) tests
+	WSDEMO_REDIS=fake $(BIN)/python -m pytest -n 3 --dist loadscope $(TEST_FLAGS) tests
 	WSDEMO_REDIS=fake $(NBVAL)
 	WSDEMO_REDIS=embedded $(NBVAL)
 
