@@ -347,7 +347,8 @@ def _write(path: Path, text: str) -> None:
     except OSError as error:
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        error.filename, error.filename2 = str(path), None
+        error.filename = str(path)
+        del error.filename2  # or the error would tell of a move from one to the other
         raise
 
 

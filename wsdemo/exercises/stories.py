@@ -152,6 +152,8 @@ def everyone_hears_once() -> Exercise:
             [p1] = await cluster.join("P1", server=home)
             [p2] = await cluster.join("P2", server=other)
             for trouble in troubles:
+                if gone := away([p1, p2]):
+                    return gone
                 say = partial(attempt, p2, [word for word in words if said[word] == trouble])
                 with _ended_by_a_flood(cluster, attempt):
                     await _TROUBLES[trouble](cluster, p1, p2, say)
