@@ -227,6 +227,27 @@ def test_what_a_trace_says_stays_text(evil: str) -> None:
     }
 
 
+def test_a_name_that_python_keeps_for_itself_becomes_no_variable() -> None:
+    """Nobody may assign to it."""
+    trace = Trace(broker="none", servers=["A"])
+    trace.append("asked", "__DEBUG__", to="join")
+    trace.append("welcome", "__DEBUG__")
+    trace.append("send", "__DEBUG__", "A", "__DEBUG__-1", body="jump")
+    source = as_scenario(trace)
+    compile(source, "scenario", "exec")
+    assert 'cluster.player("__DEBUG__").send("jump")' in source
+
+
+@pytest.mark.parametrize(("kind", "what"), [("send", "body"), ("asked", "to")])
+def test_a_trace_that_lacks_something_is_refused(kind: str, what: str) -> None:
+    """It says what, and where."""
+    trace = Trace(broker="stream", servers=["A"])
+    trace.append("settle", "scenario")
+    trace.append(kind, "P1", "A", "P1-1")
+    with pytest.raises(ValueError, match=f"does not say `{what}` in its record 1"):
+        as_scenario(trace)
+
+
 @pytest.mark.parametrize("replies", ["print('run')", [1], None])
 def test_a_trace_with_no_number_where_one_belongs_is_refused(replies: object) -> None:
     """It says what stands there."""
@@ -411,6 +432,26 @@ async def test_who_comes_only_when_something_is_healed_is_awaited_only_there() -
     assert 'await cluster.thaw_server("B")\n    await coming\n' in source
 
 
+async def test_what_befalls_a_player_while_it_joins_befalls_it_again() -> None:
+    """It has no variable yet by which to speak of it."""
+
+    async def play(cluster: Cluster) -> None:
+        [p1] = await cluster.join("P1", server="B")
+        await cluster.freeze_server("A")
+        coming = asyncio.create_task(cluster.join("P2", server="A"))
+        await recorded(cluster.trace, "asked", at="P2")
+        cluster.player("P2").cut_link()
+        await cluster.thaw_server("A")
+        cluster.player("P2").mend_link()
+        [p2] = await coming
+        await p2.send("jump")
+        await p1.send("duck")
+
+    source = await save_and_play(play, "pubsub")
+    assert 'cluster.player("P2").cut_link()' in source
+    assert '    [p2] = await coming\n    await p2.send("jump")' in source
+
+
 # What was refused
 
 
@@ -581,6 +622,23 @@ def test_a_name_that_no_function_can_have_is_refused(name: str) -> None:
     """The error says what to use."""
     with pytest.raises(ValueError, match="can be no function's name; use letters"):
         as_scenario(Trace(broker="none", servers=["A"]), name)
+
+
+@pytest.mark.parametrize("name", ["asyncio", "cluster"])
+def test_a_name_that_a_scenario_needs_itself_is_refused(name: str) -> None:
+    """A file of that name would be saved, and could not be played."""
+    with pytest.raises(ValueError, match=f"'{name}' means something else in a scenario"):
+        as_scenario(Trace(broker="none", servers=["A"]), name)
+
+
+def test_only_a_scenario_is_taken_for_one(tmp_path: Path) -> None:
+    """Something else may have the file's name."""
+    path = tmp_path / "told.py"
+    path.write_text("told = 3\n\nasync def another(cluster):\n    pass\n", encoding="utf-8")
+    assert load_scenario(path).__name__ == "another"
+    path.write_text("def told(cluster):\n    pass\n", encoding="utf-8")
+    with pytest.raises(ValueError, match="has no function told"):
+        load_scenario(path)
 
 
 def test_a_run_in_which_nobody_has_done_anything_is_none() -> None:

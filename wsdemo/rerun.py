@@ -64,6 +64,8 @@ def as_scenario(trace: Trace, name: str = "my_run") -> str:
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"{name!r} can be no function's name; use letters, digits and _")
+    if name in _OUR_NAMES:
+        raise ValueError(f"{name!r} means something else in a scenario; use another name")
     answers = _answers(trace)
     writer = _Writer(answers, _Witness(set(answers.values())))
     for record in trace:
@@ -99,11 +101,12 @@ def load_scenario(path: str | PathLike[str]) -> Callable[[Any], Any]:
     Raises `ValueError` if there is none, and what the file's code raises.
     """
     name, found = Path(path).stem, runpy.run_path(str(path))
-    functions = [each for each in found.values() if inspect.iscoroutinefunction(each)]
-    if name not in found and len(functions) != 1:
+    functions = {key: each for key, each in found.items() if inspect.iscoroutinefunction(each)}
+    if name in functions:
+        return functions[name]
+    if len(functions) != 1:
         raise ValueError(f"{path} has no function {name}")
-    scenario: Callable[[Any], Any] = found.get(name) or functions[0]
-    return scenario
+    return next(iter(functions.values()))
 
 
 @dataclass(eq=False)
@@ -116,7 +119,7 @@ class _Deed:
     needs_redis: bool = False
     is_confirmed: bool = False  # where that can be
     lasts: bool = False  # until the trace says that it has ended
-    by: str = ""  # the player who says it
+    by: str = ""  # the player who says it, or comes
     task: str = ""  # the variable of the task that it is, if others came before its end
     why: str = ""
     number: int = 0
@@ -311,7 +314,7 @@ class _Writer:
 
     def _send(self, record: Record) -> None:
         """An id is written only where it is not the next that a player gives by itself."""
-        arguments = [_text(record.data["body"])]
+        arguments = [_text(_required(record, "body"))]
         own_id = record.event.removeprefix(f"{record.at}/")
         if record.event in self._said or own_id != record.event:
             arguments.append(f"again={_text(own_id)}")
@@ -329,7 +332,7 @@ class _Writer:
     def _asked(self, record: Record) -> None:
         player = self._player(record.at)
         is_known = record.at in self._in_the_game
-        match record.data["to"]:
+        match _required(record, "to"):
             case "join" | "reconnect" if record.n in self.answers:
                 self._begin(self._coming(record), until=self.answers[record.n])
             case "join" | "reconnect" if is_known:
@@ -350,25 +353,29 @@ class _Writer:
             verb = "connect" if record.data["to"] == "join" else "reconnect"
             resume = "" if record.data.get("resume", True) else "resume=False"
             arguments = ", ".join(filter(None, [on, resume]))
-            return _Deed(f"{self._player(record.at)}.{verb}({arguments})")
+            return _Deed(f"{self._player(record.at)}.{verb}({arguments})", by=record.at)
         self._in_the_game.add(record.at)
         variable = self._name(record.at)
         result = f"[{variable}] = " if variable.isidentifier() else ""
         arguments = ", ".join(filter(None, [_text(record.at), on]))
-        return _Deed(f"cluster.join({arguments})", result)
+        return _Deed(f"cluster.join({arguments})", result, by=record.at)
 
     def _name(self, player: str) -> str:
         """The variable for a player, where its name can be made one."""
         variable = player.lower()
         others = {each for name, each in self._variables.items() if name != player}
         usable = variable.isascii() and variable.isidentifier() and not keyword.iskeyword(variable)
+        usable &= not variable.startswith("_")  # names like __debug__ cannot be assigned
         if not usable or variable in others | _OUR_NAMES or variable.startswith(_TASKS):
             variable = f"cluster.player({_text(player)})"
         self._variables[player] = variable
         return variable
 
     def _player(self, name: str) -> str:
-        return self._variables.get(name, f"cluster.player({_text(name)})")
+        """How to speak of a player; one that is still joining has no variable yet."""
+        is_joining = any(deed.result and deed.by == name for deed in self._under_way.values())
+        by_name = f"cluster.player({_text(name)})"
+        return by_name if is_joining else self._variables.get(name, by_name)
 
     # What breaks, and is healed
 
@@ -446,6 +453,12 @@ def _number(given: object) -> int:
     if not isinstance(given, int):
         raise ValueError(f"this trace has {given!r} where a number belongs")
     return given
+
+
+def _required(record: Record, key: str) -> object:
+    if key not in record.data:
+        raise ValueError(f"this trace does not say `{key}` in its record {record.n}")
+    return record.data[key]
 
 
 def _text(text: object) -> str:
