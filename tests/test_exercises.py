@@ -808,6 +808,50 @@ async def test_whoever_says_it_again_and_again_is_told_to_wait(
     )
 
 
+class Several:
+    """As an array has it, no one answer to whether it is equal to something."""
+
+    def __eq__(self, other: object) -> Any:
+        return self
+
+    def __bool__(self) -> bool:
+        raise ValueError("the truth of several is ambiguous")
+
+    def __repr__(self) -> str:
+        return "several"
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+@pytest.mark.parametrize(
+    "exercise",
+    [
+        exercises.bytes_before_a_text(),
+        exercises.subscribers_of_an_event(),
+        exercises.cost_of_an_outage(),
+        exercises.events_received(),
+    ],
+    ids=lambda exercise: exercise.claim,
+)
+async def test_what_is_no_number_is_told(exercise: Exercise, told: Told) -> None:
+    """Also where it cannot be compared; and a number that Python does not write out is one."""
+    for given in ("two", [2], True, Several()):
+        lines = await told(exercise, lambda *_, given=given: given)
+        shown = "several" if isinstance(given, Several) else repr(given)
+        assert lines == [f"✗ Not yet: your function gives {shown}; it is to give a number"]
+    for line in await told(exercise, lambda *_: 10**5_000):
+        assert "a number of more than 60 digits" in line or line.startswith("…")
+
+
+async def test_what_is_no_name_is_told(told: Told) -> None:
+    """Neither a player's nor a broker's."""
+    for given in (Several(), 10**5_000, "a"):
+        [line] = await told(exercises.who_hears(), lambda *_, given=given: [given])
+        assert line.startswith("✗ Not yet: there is no ")
+        [line] = await told(exercises.cheapest_broker(CUT_OFF), given)
+        assert line.startswith("✗ Not yet: there is no broker ")
+
+
 async def test_a_generator_is_part_of_the_attempt(told: Told) -> None:
     """Names may come one by one; what fails in between is told with its line, and it has an end."""
 
@@ -899,6 +943,117 @@ async def test_what_is_left_running_ends_with_the_check(told: Told) -> None:
     assert line.startswith("✗ Not yet: in the end nobody can play any more: ")
     assert asyncio.all_tasks() == before
     assert asyncio.get_running_loop().get_task_factory() is None
+
+
+async def test_a_task_cannot_end_the_kernel(told: Told) -> None:
+    """Where it is awaited, the check says what it did; where nobody waits for it, it has ended."""
+
+    running: list[asyncio.Task[None]] = []
+
+    async def leaves() -> None:
+        sys.exit("that is it")
+
+    async def awaited(cluster: Cluster) -> None:
+        await asyncio.create_task(leaves())
+
+    async def left(cluster: Cluster) -> None:
+        await three_while_away(cluster)
+        running.append(asyncio.create_task(leaves()))
+        await asyncio.wait(running)
+        assert running[0].exception()  # or asyncio would say that nobody has asked
+
+    [line] = await told(exercises.p1_misses(3), awaited)
+    number = awaited.__code__.co_firstlineno + 1
+    assert line == (
+        f"✗ Not yet: line {number}, `await asyncio.create_task(leaves())`: RuntimeError: "
+        "SystemExit: that is it"
+    )
+    assert await told(exercises.p1_misses(3), left) == ["✓ P1 misses exactly 3 events"]
+
+
+async def test_tasks_that_do_not_end_are_left_together(
+    told: Told, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Twenty that catch their own end take as long as one, and do nothing after the check."""
+    monkeypatch.setattr("wsdemo.exercises.attempt.GRACE", 0.2)
+    before = asyncio.all_tasks()
+    rounds: list[int] = []
+
+    async def stubborn() -> None:
+        while True:
+            try:
+                await asyncio.Event().wait()
+            except:  # noqa: E722
+                rounds.append(len(asyncio.all_tasks() - before))
+
+    async def attempt(cluster: Cluster) -> None:
+        await three_while_away(cluster)
+        running = [asyncio.create_task(stubborn()) for _ in range(20)]
+        await asyncio.sleep(0)
+        assert running
+
+    assert await told(exercises.p1_misses(3), attempt) == ["✓ P1 misses exactly 3 events"]
+    assert rounds[:20] == [rounds[0]] * 20  # all are told to end before one is left
+    count = len(rounds)
+    if left := asyncio.all_tasks() - before:
+        await asyncio.wait(left)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert len(rounds) == count
+
+
+async def test_a_task_that_never_began_ends_too(
+    told: Told, recwarn: pytest.WarningsRecorder
+) -> None:
+    """Python does not complain that nobody has awaited it."""
+
+    async def anything() -> None:
+        pass
+
+    async def attempt(cluster: Cluster) -> None:
+        await three_while_away(cluster)
+        asyncio.create_task(anything()).cancel()
+
+    assert await told(exercises.p1_misses(3), attempt) == ["✓ P1 misses exactly 3 events"]
+    gc.collect()
+    assert not [each for each in recwarn if "never awaited" in str(each.message)]
+
+
+async def test_two_checks_at_once_end_only_their_own_tasks(told: Told) -> None:
+    """The one that began first ends first, while the other's task is under way."""
+    loop = asyncio.get_running_loop()
+    first_is_over = asyncio.Event()
+    done: list[str] = []
+
+    async def says_later(player: Player) -> None:
+        await first_is_over.wait()
+        await player.send("hide")
+        done.append("said")
+
+    async def first(cluster: Cluster) -> None:
+        await second_has_begun.wait()
+        await three_while_away(cluster)
+
+    second_has_begun = asyncio.Event()
+
+    async def second(cluster: Cluster) -> None:
+        p1, p2 = await cluster.join("P1", "P2", server="A")
+        await p1.disconnect()
+        task = asyncio.create_task(says_later(p2))
+        second_has_begun.set()
+        await task
+        await cluster.settle()
+        await p1.reconnect()
+
+    async def check(number: int, attempt: Any) -> None:
+        await exercises.p1_misses(number).check(attempt, seed=1)
+
+    checks = [asyncio.create_task(check(3, first)), asyncio.create_task(check(1, second))]
+    await checks[0]
+    first_is_over.set()
+    await checks[1]
+    assert done == ["said"]
+    assert loop.get_task_factory() is None
 
 
 async def test_what_another_cluster_does_goes_on(told: Told) -> None:

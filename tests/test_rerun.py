@@ -7,7 +7,7 @@ import asyncio
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -239,7 +239,7 @@ def test_a_name_that_python_keeps_for_itself_becomes_no_variable() -> None:
 
 
 @pytest.mark.parametrize(("kind", "what"), [("send", "body"), ("asked", "to")])
-def test_a_trace_that_lacks_something_is_refused(kind: str, what: str) -> None:
+def test_a_trace_that_lacks_something_is_refused(kind: Literal["send", "asked"], what: str) -> None:
     """It says what, and where."""
     trace = Trace(broker="stream", servers=["A"])
     trace.append("settle", "scenario")

@@ -101,7 +101,9 @@ def load_scenario(path: str | PathLike[str]) -> Callable[[Any], Any]:
     Raises `ValueError` if there is none, and what the file's code raises.
     """
     name, found = Path(path).stem, runpy.run_path(str(path))
-    functions = {key: each for key, each in found.items() if inspect.iscoroutinefunction(each)}
+    functions: dict[str, Callable[[Any], Any]] = {
+        key: each for key, each in found.items() if inspect.iscoroutinefunction(each)
+    }
     if name in functions:
         return functions[name]
     if len(functions) != 1:

@@ -12,8 +12,9 @@ import sys
 import time
 import traceback
 import types
-from collections.abc import Callable, Coroutine, Generator, Iterator
+from collections.abc import Callable, Collection, Coroutine, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar, copy_context
 from functools import partial
 from itertools import islice
 from typing import Any, Self
@@ -25,6 +26,7 @@ FIRST = asyncio.FIRST_COMPLETED
 GRACE = 1.0  # seconds in which it may end, once it is told to
 MANY = 1_000  # things that a generator may give
 LONGEST = 300  # characters of an error
+LONGEST_NUMBER = 60  # digits; Python writes none of many
 
 
 class NotYet(Exception):
@@ -44,14 +46,14 @@ class Attempt:
         self._namespace = getattr(function, "__globals__", None)
         self._seconds = BOUND
         self._tasks: set[asyncio.Task[Any]] = set()  # that it has begun
+        self._left = asyncio.Event()  # set where tasks that do not end are left as they are
         self._too_much: asyncio.Future[str] | None = None  # what a call does, if anybody says so
 
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        for task in self._tasks:
-            await _end(task)
+        await _end(self._tasks, self._left)
 
     async def __call__(self, *arguments: Any) -> Any:
         """What the function gives, asynchronous or not; all that a generator gives, as a list.
@@ -66,10 +68,12 @@ class Attempt:
             raise NotYet(f"its calls have taken more than {BOUND:g} s")
         began = time.monotonic()
         call, left = self._call(arguments), asyncio.Event()
-        task = asyncio.create_task(self._outcome(call, left))
+        context = copy_context()
+        context.run(_trying.set, self)
+        task = asyncio.create_task(self._outcome(call, left), context=context)
         stop = self._too_much = asyncio.get_running_loop().create_future()
         try:
-            with self._noting_tasks():
+            with _noting_tasks():
                 await asyncio.wait({task, stop}, timeout=self._seconds, return_when=FIRST)
             if task.done():
                 return task.result()
@@ -79,10 +83,8 @@ class Attempt:
             raise NotYet(f"after {BOUND:g} s, {place} was still under way")
         finally:
             self._seconds -= time.monotonic() - began
-            try:
-                await _end(task)
-            finally:
-                left.set()  # if it does not end, it stays where it is
+            self._tasks = {*_not_done(self._tasks)}
+            await _end({task}, left)
 
     def end_call(self, too_much: str) -> None:
         """End the call that is under way, if one is: it does something too often, in these words.
@@ -138,36 +140,82 @@ class Attempt:
 
     # What it leaves running
 
-    @contextmanager
-    def _noting_tasks(self) -> Iterator[None]:
-        """Note each task that is made meanwhile by code from where the function is.
+    def begun(self, work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
+        """What a task of its own is to do instead of this work: the same, within bounds."""
+        return _within_bounds(work, self._left)
 
-        The cluster's own tasks, which its methods make, end with that.
-        """
-        loop = asyncio.get_running_loop()
-        before: Any = loop.get_task_factory()
+    def note(self, task: asyncio.Task[Any]) -> None:
+        """This task is its own: it ends with the check."""
+        self._tasks.add(task)
 
-        def make(loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Task[Any]:
-            task: asyncio.Task[Any] = (
-                before(loop, work, **how) if before else asyncio.Task(work, loop=loop, **how)
-            )
-            if self._is_asked_for():
-                self._tasks.add(task)
-            return task
-
-        loop.set_task_factory(make)
-        try:
-            yield
-        finally:
-            loop.set_task_factory(before)
-            self._tasks = {task for task in self._tasks if not task.done()}
-
-    def _is_asked_for(self) -> bool:
+    def is_ours(self, frame: types.FrameType | None) -> bool:
         """Whether what asyncio does just now it does for code from where the function is."""
-        frame: types.FrameType | None = sys._getframe(2)
         while frame and str(frame.f_globals.get("__name__")).partition(".")[0] == "asyncio":
             frame = frame.f_back
         return frame is not None and frame.f_globals is self._namespace
+
+
+_trying: ContextVar[Attempt | None] = ContextVar("_trying", default=None)
+
+
+class _TaskFactory:
+    """Has an attempt note each task that is made by its own code.
+
+    The cluster's own tasks, which its methods make, end with that.
+    """
+
+    def __init__(self, before: Any) -> None:
+        self.before = before
+        self.calls = 0  # that are under way
+
+    def __call__(
+        self, loop: asyncio.AbstractEventLoop, work: Any, **how: Any
+    ) -> asyncio.Future[Any]:
+        attempt = _trying.get()
+        if not (attempt and inspect.iscoroutine(work) and attempt.is_ours(sys._getframe(1))):
+            return self._made(loop, work, **how)
+        task = self._made(loop, attempt.begun(work), **how)
+        attempt.note(task)
+        task.add_done_callback(lambda _: _close_if_never_begun(work))
+        return task
+
+    def _made(self, loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Task[Any]:
+        make: Callable[..., asyncio.Task[Any]] = self.before or _task
+        return make(loop, work, **how)
+
+
+@contextmanager
+def _noting_tasks() -> Iterator[None]:
+    """Tasks are noted meanwhile. Several calls may be under way, of as many checks."""
+    loop = asyncio.get_running_loop()
+    before: Any = loop.get_task_factory()
+    factory = before if isinstance(before, _TaskFactory) else _TaskFactory(before)
+    loop.set_task_factory(factory)
+    factory.calls += 1
+    try:
+        yield
+    finally:
+        factory.calls -= 1
+        if not factory.calls and loop.get_task_factory() is factory:
+            loop.set_task_factory(factory.before)
+
+
+def _task(loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Task[Any]:
+    return asyncio.Task(work, loop=loop, **how)
+
+
+async def _within_bounds(work: Coroutine[Any, Any, Any], left: asyncio.Event) -> Any:
+    """Raises `RuntimeError` for what would end the kernel."""
+    try:
+        return await _led(work, left)
+    except SystemExit as error:
+        raise RuntimeError(": ".join(filter(None, ["SystemExit", str(error)]))) from None
+
+
+def _close_if_never_begun(work: Coroutine[Any, Any, Any]) -> None:
+    """Or Python would complain that nobody has awaited it."""
+    if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+        work.close()
 
 
 def shown(given: Any) -> str:
@@ -181,7 +229,14 @@ def brief(text: str, longest: int = LONGEST) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
-_repr = reprlib.Repr()
+class _Repr(reprlib.Repr):
+    def repr_int(self, x: int, level: int) -> str:
+        is_long = abs(x) >= 10**LONGEST_NUMBER
+        many = f"a number of more than {LONGEST_NUMBER} digits"
+        return many if is_long else super().repr_int(x, level)
+
+
+_repr = _Repr()
 _repr.maxstring = _repr.maxother = 60
 
 
@@ -215,15 +270,22 @@ def _led(call: Coroutine[Any, Any, Any], left: asyncio.Event) -> Generator[Any, 
     return None
 
 
-async def _end(task: asyncio.Task[Any]) -> None:
-    """Cancel a task until it has ended, if it does in time; nobody hears of how it ended."""
+async def _end(tasks: Collection[asyncio.Task[Any]], left: asyncio.Event) -> None:
+    """Cancel tasks until they have ended; nobody hears of how. Who does not in time, is left."""
     try:
         deadline = time.monotonic() + GRACE
-        while not task.done() and time.monotonic() < deadline:
-            task.cancel()
-            await asyncio.wait({task}, timeout=GRACE / 10)
+        while (running := {*_not_done(tasks)}) and time.monotonic() < deadline:
+            for task in running:
+                task.cancel()
+            await asyncio.wait(running, timeout=GRACE / 10)
     finally:
-        if not task.done():
-            task.cancel()
-        elif not task.cancelled():
-            task.exception()  # or Python would complain that nobody has asked
+        left.set()
+        for task in tasks:
+            if not task.done():
+                task.cancel()
+            elif not task.cancelled():
+                task.exception()  # or Python would complain that nobody has asked
+
+
+def _not_done(tasks: Iterable[asyncio.Task[Any]]) -> Iterator[asyncio.Task[Any]]:
+    return (task for task in tasks if not task.done())

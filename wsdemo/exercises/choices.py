@@ -32,7 +32,7 @@ def cheapest_broker(*troubles: str) -> Exercise:
 
     async def judge(attempt: Attempt, chance: random.Random) -> list[str]:
         broker = attempt.given
-        if broker not in BROKERS:
+        if not isinstance(broker, str) or broker not in BROKERS:
             unknown = broker is not None and broker is not ...
             reason = f"there is no broker {shown(broker)}" if unknown else "there is no answer yet"
             return [f"{reason}; it is one of {', '.join(BROKERS)}"]

@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import islice
+from numbers import Real
 from typing import Any
 
 from websockets.asyncio.client import connect
@@ -14,7 +15,7 @@ from websockets.asyncio.client import connect
 from wsdemo import faults
 from wsdemo.cluster import Cluster, open_cluster
 from wsdemo.compare import compare
-from wsdemo.exercises.attempt import Attempt, NotYet, shown
+from wsdemo.exercises.attempt import Attempt, NotYet, brief, shown
 from wsdemo.exercises.exercise import Exercise
 from wsdemo.exercises.judging import WORDS, rest
 from wsdemo.experiments.crowd import messages_received, placed
@@ -56,7 +57,7 @@ def bytes_before_a_text() -> Exercise:
         bodies = [short * "x", long * "x", *_bodies_of_lengths()]
         wrong = []
         for frame in await _frames(bodies):
-            told = _answer(await attempt(frame.length, frame.side))
+            told = _number(await attempt(frame.length, frame.side))
             if told != len(frame.head):
                 text = f"a text of {frame.length:,} bytes, said by the {frame.side}"
                 wrong.append(f"{text}: there are not {shown(told)} before it")
@@ -108,7 +109,7 @@ def subscribers_of_an_event() -> Exercise:
                 places: dict[str, str | None] = dict.fromkeys(PLAYERS)
                 places |= _scattered(there, chance.sample(SERVERS, returned), chance)
                 await _put(cluster, places)
-                told = _answer(await attempt(dict(places)))
+                told = _number(await attempt(dict(places)))
                 event = await cluster.player(speaker).send(chance.choice(WORDS))
                 await rest(cluster)
                 [publish] = cluster.trace.select("publish", event=event)
@@ -126,7 +127,7 @@ def cost_of_an_outage() -> Exercise:
         wrong = []
         longer, oftener = chance.sample([0.1, 0.2, 0.3], 2), chance.sample([20, 30, 40, 50], 2)
         for seconds, rate in zip(sorted(longer), sorted(oftener), strict=True):
-            told = _answer(await attempt(seconds, rate))
+            told = _number(await attempt(seconds, rate))
             runs = await compare(outage(seconds, rate), ["pubsub"])
             if told != len(runs["pubsub"].ledger.missed_by("P1")):
                 wrong.append(f"{seconds} s, {rate} a second: P1 did not miss {shown(told)}")
@@ -184,7 +185,7 @@ def events_received() -> Exercise:
         [counted] = [each.by_server for each in found if each.channels == "game"]
         wrong = []
         for server, count in enumerate(counted):
-            told = _answer(await attempt(server, placed(servers, games, players)))
+            told = _number(await attempt(server, placed(servers, games, players)))
             if told != count:
                 wrong.append(
                     f"server {server} of {servers} did not receive {shown(told)} of {games}"
@@ -313,6 +314,14 @@ def _answer(given: Any) -> Any:
     return given
 
 
+def _number(given: Any) -> Real:
+    """The number that a learner's function gives."""
+    number = _answer(given)
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise NotYet(f"your function gives {shown(number)}; it is to give a number")
+    return number
+
+
 def _names(given: Any) -> set[str]:
     """The players' names that a learner's function gives, or the one name."""
     names = _answer(given)
@@ -322,8 +331,10 @@ def _names(given: Any) -> set[str]:
         raise NotYet(f"your function gives {shown(names)}; it is to give a list of names")
     found = list(islice(names, MOST_NAMES))
     for name in found:
+        if not isinstance(name, str):
+            raise NotYet(f"there is no {shown(name)}")
         if name not in PLAYERS:
-            raise NotYet(f"there is no {name if isinstance(name, str) else shown(name)}")
+            raise NotYet(f"there is no {brief(name)}")
     return set(found)
 
 
