@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from tests.stories import redis_restarts
 from wsdemo import Cluster, Trace, faults, open_cluster, scenarios
 from wsdemo.challenges import CHALLENGES, Scorecard, grades
 from wsdemo.compare import compare
@@ -17,17 +18,6 @@ async def server_dies(cluster: Cluster) -> None:
     async with faults.server_killed(cluster, "A"):
         await p2.send("hide")
         await cluster.settle()
-
-
-async def redis_restarts(cluster: Cluster) -> None:
-    p1, p2 = await cluster.join("P1", "P2")
-    await p1.disconnect()
-    await p2.send("jump")
-    await cluster.settle()
-    await cluster.stop_redis(keep=True)
-    await cluster.start_redis()
-    await p1.reconnect()
-    await cluster.settle()
 
 
 async def spreads(cluster: Cluster) -> None:

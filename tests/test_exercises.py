@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from tests.stories import redis_restarts
 from wsdemo import Cluster, exercises, faults, open_cluster
 from wsdemo.exercises import TROUBLES, Exercise
 from wsdemo.player import Player
@@ -591,6 +592,17 @@ async def test_a_word_that_is_heard_twice_is_named(told: Told) -> None:
     assert "” 2 times; it was said while " in line
 
 
+async def test_who_is_sent_away_between_two_troubles_is_told(told: Told) -> None:
+    """Nothing more can be said then, whatever comes next."""
+
+    async def goes(player: Player, words: list[str]) -> None:
+        await player.disconnect()
+
+    for seed in SEEDS:
+        [line] = await told(exercises.everyone_hears_once(), goes, seed)
+        assert line == "✗ Not yet: P2 is away"
+
+
 async def test_an_uneven_half_is_told(told: Told) -> None:
     """How many are where is said, once anybody has moved."""
 
@@ -1142,16 +1154,6 @@ async def test_names_that_an_attempt_takes_are_its_own(told: Told, what: str) ->
     ]
 
 
-async def survives(cluster: Cluster) -> None:
-    p1, p2 = await cluster.join("P1", "P2")
-    await p1.disconnect()
-    await p2.send("jump")
-    await cluster.settle()
-    await cluster.stop_redis(keep=True)
-    await cluster.start_redis()
-    await p1.reconnect()
-
-
 async def test_a_word_outlives_redis(told: Told) -> None:
     """As the challenge of the sandbox has it: what is lacking is said in its words."""
 
@@ -1169,7 +1171,7 @@ async def test_a_word_outlives_redis(told: Told) -> None:
 
     exercise = exercises.survives_redis()
     for seed in SEEDS:
-        assert await told(exercise, survives, seed) == [f"✓ {exercise.claim}"]
+        assert await told(exercise, redis_restarts, seed) == [f"✓ {exercise.claim}"]
     lost = await told(exercise, forgets)
     assert lost[0] == ("✗ Not yet: nobody heard, after its return, what was said before it went")
     assert lost[1].startswith("✗ Not yet: missed: 'jump' by P1")

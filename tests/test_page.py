@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import html
 import json
+import os
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -198,9 +200,29 @@ def test_a_stage_without_a_picture_is_saved_with_its_sentence(tmp_path: Path) ->
 
 def test_a_folder_that_is_not_there_is_an_error(tmp_path: Path) -> None:
     """The page is written where it was told to, and nowhere else."""
-    with pytest.raises(FileNotFoundError):
-        saved(Stage({}), tmp_path / "none")
+    path = tmp_path / "none" / "run.html"
+    with pytest.raises(FileNotFoundError) as error:
+        Stage({}).save_html(path)
+    assert str(error.value) == f"[Errno {errno.ENOENT}] {os.strerror(errno.ENOENT)}: {str(path)!r}"
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("failure", [PermissionError(errno.EACCES, "no"), KeyboardInterrupt()])
+def test_a_page_that_is_not_finished_leaves_the_one_that_was_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: BaseException
+) -> None:
+    """Whether its file cannot be moved into place, or the cell is interrupted before it is."""
+
+    def fail(source: Path, target: Path) -> None:
+        raise failure
+
+    path = tmp_path / "run.html"
+    path.write_text("as it was", encoding="utf-8")
+    monkeypatch.setattr(Path, "replace", fail)
+    with pytest.raises(type(failure)):
+        Stage({}).save_html(path)
+    assert list(tmp_path.iterdir()) == [path]
+    assert path.read_text(encoding="utf-8") == "as it was"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a disk that is always full")

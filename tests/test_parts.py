@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import os
 import random
 import signal
@@ -31,7 +32,7 @@ from tests.conftest import (
 from wsdemo import Cluster, ledger, open_cluster
 from wsdemo import player as player_module
 from wsdemo.brokers import redis_broker as pubsub_module
-from wsdemo.parts import MAX_SERVERS
+from wsdemo.parts import MAX_SERVERS, USUAL
 from wsdemo.player import NotConnected, Player
 from wsdemo.redis.backend import EmbeddedRedis, RedisUnavailable
 from wsdemo.trace import Record, Trace
@@ -86,6 +87,12 @@ async def settled(cluster: Cluster) -> None:
     """Settle, and see that the ledger balances."""
     await cluster.settle()
     assert_balanced(cluster)
+
+
+def test_what_is_not_recorded_is_what_a_cluster_does_by_itself() -> None:
+    """Whoever reads a trace can take what it does not say for the default."""
+    parameters = inspect.signature(open_cluster).parameters
+    assert {name: parameters[name].default for name in USUAL} == USUAL
 
 
 class TestAServerThatIsAdded:

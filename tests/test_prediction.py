@@ -246,6 +246,17 @@ async def test_what_is_not_certain_is_neither_right_nor_wrong(
     assert told[-1] == "With Redis Streams, P9 could hear none of these yet."
 
 
+async def test_a_run_in_which_nothing_is_certain_judges_nothing(split: Run) -> None:
+    """Nor is it judged by the run before: there is no button any more."""
+    asked = predict("P1", among=WORDS, misses=["duck"])
+    asked.compare(split)
+    async with open_cluster(broker="stream") as cluster:
+        await cluster.join("P1")
+        asked.compare(cluster)
+    assert button(asked).layout.display == "none"
+    assert state(asked) == "You have marked: duck."
+
+
 async def test_several_runs_are_not_one(split: Run) -> None:
     """Whoever gives all the runs of a comparison is told to name one."""
     with pytest.raises(TypeError, match="name one of the runs"):

@@ -232,7 +232,7 @@ class Cluster:
         began = time.monotonic()
         under_way: set[str] = set()
         limit = asyncio.timeout(timeout)
-        unwatch = trace.watch(lambda record: _extend(limit, timeout, began, record))
+        unwatch = trace.watch(lambda record: extend_limit(limit, timeout, began, record))
         try:
             async with limit:
                 settled = False
@@ -589,7 +589,7 @@ def open_cluster(
     return _OpenCluster(cluster, current_cell())
 
 
-def _extend(limit: asyncio.Timeout, timeout: float, began: float, record: Record) -> None:
+def extend_limit(limit: asyncio.Timeout, timeout: float, began: float, record: Record) -> None:
     """A slow machine is none that stands still: what has got further is waited for anew."""
     left = 6 * timeout - (time.monotonic() - began)
     if record.kind in GETS_FURTHER and not limit.expired():

@@ -246,6 +246,7 @@ class Player:
         await self._disconnect()
 
     async def _connect(self, server: str | None) -> None:
+        # Again, for since somebody asked, the run may have ended, and a call used up the wish.
         self._require_running()
         self._wish_for(server)
         self._life = asyncio.create_task(self._live(), name=f"player {self.name}")

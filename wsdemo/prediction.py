@@ -39,7 +39,7 @@ class _Question:
         self._question = question
         self._options = options
         self._answered = 0.0  # when it was, last, by `time.perf_counter`
-        self._verdict: Callable[[], str] | None = None  # once there was a run to judge it by
+        self._verdict: Callable[[], str] | None = None  # by the last run, if it can be judged by it
         self._state = Label(NOTHING_SAID)
         self._button = Button(description="Compare", layout={"display": "none"})
         self._button.on_click(lambda _: self._show(self._verdict))
@@ -56,10 +56,13 @@ class _Question:
         self._answered = time.perf_counter()
         self._show()
 
-    def _judge_by(self, verdict: Callable[[], str]) -> None:
-        """From now on, an answer can be judged where it is given: nobody need run a cell again."""
+    def _judge_by(self, verdict: Callable[[], str] | None) -> None:
+        """From now on, an answer can be judged where it is given: nobody need run a cell again.
+
+        None for a run by which none can.
+        """
         self._verdict = verdict
-        self._button.layout.display = None
+        self._button.layout.display = None if verdict else "none"
         self._show(verdict)
 
     def _show(self, verdict: Callable[[], str] | None = None) -> None:
@@ -125,13 +128,14 @@ class Marks(_Question):
         """
         found = _ledger_of(run)
         fates = {word: self._fate(found, word) for word in self._among or _words(found)}
-        certain = {word: fate for word, fate in fates.items() if _is_certain(fate)}
-        missed = [word for word, fate in certain.items() if fate and fate.outcome == "missed"]
+        certain = {word: f for word, f in fates.items() if f and f.outcome != "pending"}
+        missed = [word for word, fate in certain.items() if fate.outcome == "missed"]
         if not certain:
+            self._judge_by(None)
             print(f"{found.title}, {self._player} could hear none of these yet.")
             return None
         marked = self.marked
-        self._judge_by(lambda: self._right(list(certain), missed))
+        self._judge_by(lambda: self._right([*certain], missed))
         if marked is None:
             print(f"{found.title}, {self._player} missed {_listed(missed)}.")
             print(ASKED_TO_MARK)
@@ -143,7 +147,7 @@ class Marks(_Question):
             print(f"{sign} {word}: you said {said}; {_outcome(fate)}")
         print(f"{len(certain) - len(wrong)} of {len(certain)} right")
         self._note_if_late(found)
-        shown = [fate.event for fate in wrong.values() if fate]
+        shown = [fate.event for fate in wrong.values()]
         return Stage(run, look=shown[0]) if shown else None
 
     def _right(self, words: Sequence[str], missed: Sequence[str]) -> str:
@@ -290,10 +294,6 @@ def _ledger_of(run: _Run) -> Ledger:
 
 def _words(found: Ledger) -> list[str]:
     return list(dict.fromkeys(found.body(event) for event in found.events))
-
-
-def _is_certain(fate: Fate | None) -> bool:
-    return fate is not None and fate.outcome != "pending"
 
 
 def _outcome(fate: Fate | None) -> str:

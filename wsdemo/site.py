@@ -241,7 +241,7 @@ def _output(output: Any, states: dict[str, Any]) -> Iterator[str]:
 
 
 def _unasked(text: str) -> str:
-    """Without what a prediction says to whoever can mark something and run the cell again."""
+    """Without what a prediction asks for: there is nothing to mark or to press in a page."""
     lines = text.splitlines(keepends=True)
     return "".join(line for line in lines if line.rstrip() not in (ASKED_TO_MARK, ASKED_TO_CHOOSE))
 

@@ -344,11 +344,12 @@ def _write(path: Path, text: str) -> None:
     try:
         beside.write_bytes(text.encode())
         beside.replace(target)
-    except OSError as error:
+    except BaseException as error:  # also where the cell is interrupted
         with suppress(OSError):
             beside.unlink(missing_ok=True)
-        error.filename = str(path)
-        del error.filename2  # or the error would tell of a move from one to the other
+        if isinstance(error, OSError):
+            error.filename = str(path)
+            del error.filename2  # or the error would tell of a move from one to the other
         raise
 
 

@@ -1355,6 +1355,30 @@ async def test_an_action_that_fails_or_cannot_act_says_so_on_the_stage(page: Pag
     assert found["sent"] == ["player P1 disconnect"] * 2
 
 
+async def test_a_kernel_that_has_news_is_waited_for(page: Page) -> None:
+    """It is said to be silent only where nothing more has come from it for a while."""
+    stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))
+    await page.clock.install()
+    await bring_module(page)
+    acts = {"player P1": [{"action": "disconnect", "label": "Disconnect"}]}
+    await page.evaluate(
+        "([runs, acts]) => { window.view = mount(a, {runs, live: true, acts}); }",
+        [stage.runs, acts],
+    )
+    stage.close()
+    await page.get_by_role("button", name="Disconnect").click()
+    answer = page.get_by_role("status")
+    for _ in range(3):
+        await page.clock.fast_forward(6_000)
+        await page.evaluate(
+            "() => { const [film] = view.films;"
+            " view.add({run: 0, from: film.had, items: [], end: film.end}); }"
+        )
+        assert "has not answered" not in await answer.inner_text()
+    await page.clock.fast_forward(8_000)
+    await expect(answer).to_contain_text("The kernel has not answered yet")
+
+
 async def test_what_a_control_answers_is_seen_right_under_the_controls(page: Page) -> None:
     """Where one looks, in a notebook of little height too; and it is the page's one live region."""
     stage = Stage(await compare(scenarios.p1_moves_to_b, ["none"], redis="fake"))

@@ -19,7 +19,7 @@ import { presenterOf } from "./presenter.js";
 
 const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
-const PATIENCE_MS = 7000; // until it is said that an action has not been answered; it may settle for 5000
+const PATIENCE_MS = 7000; // without news until an action is said to be unanswered; to settle, it waits 5000 for its own
 const PANE_MIN = 350; // pixels under which panes are stacked
 const FULL_PANE_MIN = 300; // and on a full screen, where height is dear
 const FULL_HEIGHT = 540; // pixels of the screen for which the picture is as large as elsewhere
@@ -192,6 +192,7 @@ class Stage {
   add({ run, from, items, end, rest }) {
     const film = this.films[run];
     if (!film) return;
+    if (this.busy) this._bePatient();
     if (from > film.had) {
       if (this.asked[run] !== film.had) this.askRest();
       this.asked[run] = film.had;
@@ -228,6 +229,12 @@ class Stage {
     this._drawControls();
   }
 
+  /** As long as there is news, the kernel is there. */
+  _bePatient() {
+    clearTimeout(this.patience);
+    this.patience = setTimeout(() => this._losePatience(), PATIENCE_MS);
+  }
+
   /** A kernel that does not answer may be gone, and must not hold up the controls. */
   _losePatience() {
     this.busy = null;
@@ -248,7 +255,7 @@ class Stage {
     }
     if (action === "send") body.value = "";
     this._complain("");
-    this.patience = setTimeout(() => this._losePatience(), PATIENCE_MS);
+    this._bePatient();
     this._drawControls();
     this.follow();
   }
