@@ -58,9 +58,10 @@ _TASKS = ("saying", "coming")
 def as_scenario(trace: Trace, name: str = "my_run") -> str:
     """The source of an async function of a cluster that does the same once more.
 
-    It says which cluster it wants; under another broker it plays as well. Raises `ValueError` for a
-    name that no function can have, for a run in which nobody has done anything, and for a trace
-    that no run has written.
+    It says which cluster it wants; under another broker it plays as well, unless something there
+    waits for a frozen Redis until `settle` gives up. Raises `ValueError` for a name that no such
+    function can have, for a run in which nobody has done anything, and for a trace that no run has
+    written.
     """
     if not name.isidentifier() or keyword.iskeyword(name):
         raise ValueError(f"{name!r} can be no function's name; use letters, digits and _")
