@@ -6,11 +6,13 @@ import asyncio
 import gc
 import sys
 import time
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Generator, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
 
+from tests.conftest import recorded
 from tests.stories import redis_restarts
 from wsdemo import Cluster, exercises, faults, open_cluster
 from wsdemo.exercises import TROUBLES, Exercise
@@ -850,7 +852,9 @@ async def test_what_is_no_number_is_told(exercise: Exercise, told: Told) -> None
     for given in ("two", [2], True, Several()):
         lines = await told(exercise, lambda *_, given=given: given)
         shown = "several" if isinstance(given, Several) else repr(given)
-        assert lines == [f"✗ Not yet: your function gives {shown}; it is to give a number"]
+        assert lines == [
+            f"✗ Not yet: your function gives {shown}; it is to give a number, such as 6"
+        ]
     for line in await told(exercise, lambda *_: 10**5_000):
         assert "a number of more than 60 digits" in line or line.startswith("…")
 
@@ -958,9 +962,13 @@ async def test_what_is_left_running_ends_with_the_check(told: Told) -> None:
 
 
 async def test_a_task_cannot_end_the_kernel(told: Told) -> None:
-    """Where it is awaited, the check says what it did; where nobody waits for it, it has ended."""
+    """Where it is awaited, the check says what it did; where nobody waits for it, it has ended.
+
+    So it is with one that begins only when the attempt is over, or when it is told to end.
+    """
 
     running: list[asyncio.Task[None]] = []
+    keep: list[asyncio.Task[None]] = []
 
     async def leaves() -> None:
         sys.exit("that is it")
@@ -972,15 +980,37 @@ async def test_a_task_cannot_end_the_kernel(told: Told) -> None:
         await three_while_away(cluster)
         running.append(asyncio.create_task(leaves()))
         await asyncio.wait(running)
-        assert running[0].exception()  # or asyncio would say that nobody has asked
+
+    async def leaves_later(cluster: Cluster) -> None:
+        await three_while_away(cluster)
+
+        async def later() -> None:
+            await recorded(cluster.trace, "join", times=5)  # whom the check lets join
+            running.append(asyncio.create_task(leaves()))
+
+        keep.append(asyncio.create_task(later()))
+
+    async def leaves_in_the_end(cluster: Cluster) -> None:
+        await three_while_away(cluster)
+
+        async def waits() -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                running.append(asyncio.create_task(leaves()))
+
+        keep.append(asyncio.create_task(waits()))
 
     [line] = await told(exercises.p1_misses(3), awaited)
-    number = awaited.__code__.co_firstlineno + 1
+    number = leaves.__code__.co_firstlineno + 1
     assert line == (
-        f"✗ Not yet: line {number}, `await asyncio.create_task(leaves())`: RuntimeError: "
-        "SystemExit: that is it"
+        f'✗ Not yet: line {number}, `sys.exit("that is it")`: RuntimeError: SystemExit: that is it'
     )
-    assert await told(exercises.p1_misses(3), left) == ["✓ P1 misses exactly 3 events"]
+    for attempt in (left, leaves_later, leaves_in_the_end):
+        assert await told(exercises.p1_misses(3), attempt) == ["✓ P1 misses exactly 3 events"]
+    assert [repr(error) for error in await asyncio.gather(*running, return_exceptions=True)] == [
+        "RuntimeError('SystemExit: that is it')"
+    ] * 3
 
 
 async def test_tasks_that_do_not_end_are_left_together(
@@ -991,21 +1021,21 @@ async def test_tasks_that_do_not_end_are_left_together(
     before = asyncio.all_tasks()
     rounds: list[int] = []
 
-    async def stubborn() -> None:
+    async def stubborn(number: int) -> None:
         while True:
             try:
                 await asyncio.Event().wait()
             except:  # noqa: E722
-                rounds.append(len(asyncio.all_tasks() - before))
+                rounds.append(number)
 
     async def attempt(cluster: Cluster) -> None:
         await three_while_away(cluster)
-        running = [asyncio.create_task(stubborn()) for _ in range(20)]
+        running = [asyncio.create_task(stubborn(number)) for number in range(20)]
         await asyncio.sleep(0)
         assert running
 
     assert await told(exercises.p1_misses(3), attempt) == ["✓ P1 misses exactly 3 events"]
-    assert rounds[:20] == [rounds[0]] * 20  # all are told to end before one is left
+    assert {*rounds[:20]} == {*range(20)}  # all are told to end before one is told again
     count = len(rounds)
     if left := asyncio.all_tasks() - before:
         await asyncio.wait(left)
@@ -1031,11 +1061,61 @@ async def test_a_task_that_never_began_ends_too(
     assert not [each for each in recwarn if "never awaited" in str(each.message)]
 
 
+async def test_a_task_that_asyncio_makes_of_something_ends_too(told: Told) -> None:
+    """Also if that is no coroutine, but can be awaited."""
+
+    class Patient:
+        def __await__(self) -> Generator[Any, Any, None]:
+            yield from asyncio.Event().wait().__await__()
+
+    left: list[asyncio.Future[Any]] = []
+
+    async def attempt(cluster: Cluster) -> None:
+        await three_while_away(cluster)
+        left.append(asyncio.ensure_future(Patient()))
+
+    assert await told(exercises.p1_misses(3), attempt) == ["✓ P1 misses exactly 3 events"]
+    assert left[0].cancelled()
+
+
+async def test_a_task_factory_that_an_attempt_sets_ends_with_it(told: Told) -> None:
+    """The notebook's next cell has the loop that it had."""
+
+    async def attempt(cluster: Cluster) -> None:
+        loop = asyncio.get_running_loop()
+        loop.set_task_factory(lambda loop, work, **how: asyncio.Task(work, loop=loop, **how))
+        await three_while_away(cluster)
+
+    assert await told(exercises.p1_misses(3), attempt) == ["✓ P1 misses exactly 3 events"]
+    assert asyncio.get_running_loop().get_task_factory() is None
+
+
+async def test_an_attempt_may_be_anything_that_can_be_called(told: Told) -> None:
+    """Its line is named, and its tasks end with the check."""
+    left: list[asyncio.Task[Any]] = []
+
+    async def fails(times: int, cluster: Cluster) -> None:
+        left.append(asyncio.create_task(asyncio.Event().wait()))
+        assert times == 2
+
+    class Attempt:
+        async def __call__(self, cluster: Cluster) -> None:
+            await fails(1, cluster)
+
+    number = fails.__code__.co_firstlineno + 2
+    for attempt in (partial(fails, 1), Attempt()):
+        assert await told(exercises.p1_misses(3), attempt) == [
+            f"✗ Not yet: line {number}, `assert times == 2`: AssertionError: assert 1 == 2"
+        ]
+    assert [task.cancelled() for task in left] == [True, True]
+
+
 async def test_two_checks_at_once_end_only_their_own_tasks(told: Told) -> None:
     """The one that began first ends first, while the other's task is under way."""
     loop = asyncio.get_running_loop()
     first_is_over = asyncio.Event()
     done: list[str] = []
+    left: list[asyncio.Task[Any]] = []
 
     async def says_later(player: Player) -> None:
         await first_is_over.wait()
@@ -1054,6 +1134,7 @@ async def test_two_checks_at_once_end_only_their_own_tasks(told: Told) -> None:
         task = asyncio.create_task(says_later(p2))
         second_has_begun.set()
         await task
+        left.append(asyncio.create_task(asyncio.Event().wait()))  # also now, it ends with its check
         await cluster.settle()
         await p1.reconnect()
 
@@ -1065,6 +1146,7 @@ async def test_two_checks_at_once_end_only_their_own_tasks(told: Told) -> None:
     first_is_over.set()
     await checks[1]
     assert done == ["said"]
+    assert left[0].cancelled()
     assert loop.get_task_factory() is None
 
 

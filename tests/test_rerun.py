@@ -617,14 +617,14 @@ async def test_who_connects_or_joins_again_does_so_again() -> None:
     assert source.count('[p2] = await cluster.join("P2"') == 2
 
 
-@pytest.mark.parametrize("name", ["", "2nd", "my run", "class", "a(b)"])
+@pytest.mark.parametrize("name", ["", "2nd", "my run", "class", "a(b)", "__debug__"])
 def test_a_name_that_no_function_can_have_is_refused(name: str) -> None:
     """The error says what to use."""
     with pytest.raises(ValueError, match="can be no function's name; use letters"):
         as_scenario(Trace(broker="none", servers=["A"]), name)
 
 
-@pytest.mark.parametrize("name", ["asyncio", "cluster"])
+@pytest.mark.parametrize("name", ["asyncio", "cluster", "\uff41syncio"])
 def test_a_name_that_a_scenario_needs_itself_is_refused(name: str) -> None:
     """A file of that name would be saved, and could not be played."""
     with pytest.raises(ValueError, match=f"'{name}' means something else in a scenario"):

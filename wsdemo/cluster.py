@@ -590,7 +590,10 @@ def open_cluster(
 
 
 def extend_limit(limit: asyncio.Timeout, timeout: float, began: float, record: Record) -> None:
-    """A slow machine is none that stands still: what has got further is waited for anew."""
+    """Give a limit `timeout` seconds anew if the record gets further, but six times that in all.
+
+    A slow machine is none that stands still.
+    """
     left = 6 * timeout - (time.monotonic() - began)
     if record.kind in GETS_FURTHER and not limit.expired():
         limit.reschedule(asyncio.get_running_loop().time() + min(timeout, left))

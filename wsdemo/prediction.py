@@ -39,7 +39,7 @@ class _Question:
         self._question = question
         self._options = options
         self._answered = 0.0  # when it was, last, by `time.perf_counter`
-        self._verdict: Callable[[], str] | None = None  # by the last run, if it can be judged by it
+        self._verdict: Callable[[], str] | None = None  # by the last run; None if it gives none
         self._state = Label(NOTHING_SAID)
         self._button = Button(description="Compare", layout={"display": "none"})
         self._button.on_click(lambda _: self._show(self._verdict))
@@ -128,7 +128,7 @@ class Marks(_Question):
         """
         found = _ledger_of(run)
         fates = {word: self._fate(found, word) for word in self._among or _words(found)}
-        certain = {word: f for word, f in fates.items() if f and f.outcome != "pending"}
+        certain = {word: each for word, each in fates.items() if each and each.outcome != "pending"}
         missed = [word for word, fate in certain.items() if fate.outcome == "missed"]
         if not certain:
             self._judge_by(None)

@@ -12,6 +12,7 @@ from __future__ import annotations
 import inspect
 import keyword
 import runpy
+import unicodedata
 from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -58,14 +59,16 @@ _TASKS = ("saying", "coming")
 def as_scenario(trace: Trace, name: str = "my_run") -> str:
     """The source of an async function of a cluster that does the same once more.
 
-    It says which cluster it wants; under another broker it plays as well, unless something there
-    waits for a frozen Redis until `settle` gives up. Raises `ValueError` for a name that no such
-    function can have, for a run in which nobody has done anything, and for a trace that no run has
-    written.
+    It says which cluster it wants. Under another broker it plays as well, but where something there
+    waits for a frozen Redis, its `settle` may give up with `TimeoutError`.
+
+    Raises `ValueError` for a name that no such function can have, for a run in which nobody has
+    done anything, and for a trace that no run has written.
     """
-    if not name.isidentifier() or keyword.iskeyword(name):
+    plain = unicodedata.normalize("NFKC", name)  # as Python reads it
+    if not plain.isidentifier() or keyword.iskeyword(plain) or plain == "__debug__":
         raise ValueError(f"{name!r} can be no function's name; use letters, digits and _")
-    if name in _OUR_NAMES:
+    if plain in _OUR_NAMES:
         raise ValueError(f"{name!r} means something else in a scenario; use another name")
     answers = _answers(trace)
     writer = _Writer(answers, _Witness(set(answers.values())))
@@ -98,8 +101,8 @@ def save_scenario(run: HasTrace | Trace, path: str | PathLike[str]) -> None:
 def load_scenario(path: str | PathLike[str]) -> Callable[[Any], Any]:
     """The scenario that is in such a file, as it is now: it may have been edited, and renamed.
 
-    Runs the file, and takes the function of the file's name, or else the only asynchronous one.
-    Raises `ValueError` if there is none, and what the file's code raises.
+    Runs the file, and takes the `async def` of the file's name, or else the only one. Raises
+    `ValueError` if there is none, and what the file's code raises.
     """
     name, found = Path(path).stem, runpy.run_path(str(path))
     functions: dict[str, Callable[[Any], Any]] = {

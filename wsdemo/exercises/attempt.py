@@ -26,7 +26,7 @@ FIRST = asyncio.FIRST_COMPLETED
 GRACE = 1.0  # seconds in which it may end, once it is told to
 MANY = 1_000  # things that a generator may give
 LONGEST = 300  # characters of an error
-LONGEST_NUMBER = 60  # digits; Python writes none of many
+LONGEST_NUMBER = 60  # digits; Python itself refuses to write more than 4,300
 
 
 class NotYet(Exception):
@@ -41,19 +41,27 @@ class Attempt:
 
     def __init__(self, given: Any) -> None:
         self.given = given
-        function = inspect.unwrap(given) if callable(given) else None
+        function = _function_of(given)
         self._file = getattr(getattr(function, "__code__", None), "co_filename", "")
         self._namespace = getattr(function, "__globals__", None)
         self._seconds = BOUND
         self._tasks: set[asyncio.Task[Any]] = set()  # that it has begun
-        self._left = asyncio.Event()  # set where tasks that do not end are left as they are
+        self._over = asyncio.Event()  # whatever still runs then stays where it is
+        self._noting = _noting_tasks()
         self._too_much: asyncio.Future[str] | None = None  # what a call does, if anybody says so
 
     async def __aenter__(self) -> Self:
+        self._noting.__enter__()
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await _end(self._tasks, self._left)
+        try:
+            while running := _not_done(self._tasks):  # some begin others at their end
+                self._tasks = set()
+                await _end(running, self._over)
+        finally:
+            self._over.set()
+            self._noting.__exit__(None, None, None)
 
     async def __call__(self, *arguments: Any) -> Any:
         """What the function gives, asynchronous or not; all that a generator gives, as a list.
@@ -70,11 +78,10 @@ class Attempt:
         call, left = self._call(arguments), asyncio.Event()
         context = copy_context()
         context.run(_trying.set, self)
-        task = asyncio.create_task(self._outcome(call, left), context=context)
         stop = self._too_much = asyncio.get_running_loop().create_future()
+        task = asyncio.create_task(self._outcome(call, left), context=context)
         try:
-            with _noting_tasks():
-                await asyncio.wait({task, stop}, timeout=self._seconds, return_when=FIRST)
+            await asyncio.wait({task, stop}, timeout=self._seconds, return_when=FIRST)
             if task.done():
                 return task.result()
             place = self._place(self._where_it_waits(call)) or "it"
@@ -83,8 +90,8 @@ class Attempt:
             raise NotYet(f"after {BOUND:g} s, {place} was still under way")
         finally:
             self._seconds -= time.monotonic() - began
-            self._tasks = {*_not_done(self._tasks)}
             await _end({task}, left)
+            self._tasks = _not_done(self._tasks)
 
     def end_call(self, too_much: str) -> None:
         """End the call that is under way, if one is: it does something too often, in these words.
@@ -140,16 +147,17 @@ class Attempt:
 
     # What it leaves running
 
-    def begun(self, work: Coroutine[Any, Any, Any]) -> Coroutine[Any, Any, Any]:
-        """What a task of its own is to do instead of this work: the same, within bounds."""
-        return _within_bounds(work, self._left)
-
-    def note(self, task: asyncio.Task[Any]) -> None:
-        """This task is its own: it ends with the check."""
+    def begin(
+        self, work: Coroutine[Any, Any, Any], make: Callable[..., asyncio.Task[Any]]
+    ) -> asyncio.Task[Any]:
+        """Have a task made that does this work, within bounds, and ends with the check."""
+        task = make(_within_bounds(work, self._over))
+        task.add_done_callback(lambda _: _close_if_never_begun(work))
         self._tasks.add(task)
+        return task
 
-    def is_ours(self, frame: types.FrameType | None) -> bool:
-        """Whether what asyncio does just now it does for code from where the function is."""
+    def is_from_there(self, frame: types.FrameType | None) -> bool:
+        """Whether what asyncio does in this frame it does for code from where the function is."""
         while frame and str(frame.f_globals.get("__name__")).partition(".")[0] == "asyncio":
             frame = frame.f_back
         return frame is not None and frame.f_globals is self._namespace
@@ -159,44 +167,39 @@ _trying: ContextVar[Attempt | None] = ContextVar("_trying", default=None)
 
 
 class _TaskFactory:
-    """Has an attempt note each task that is made by its own code.
+    """Has an attempt begin each task that its own code creates.
 
-    The cluster's own tasks, which its methods make, end with that.
+    The cluster's own tasks, which its methods create, end with that.
     """
 
-    def __init__(self, before: Any) -> None:
+    def __init__(self, before: Callable[..., asyncio.Task[Any]] | None) -> None:
         self.before = before
-        self.calls = 0  # that are under way
+        self.attempts = 0  # that are tried
 
     def __call__(
         self, loop: asyncio.AbstractEventLoop, work: Any, **how: Any
     ) -> asyncio.Future[Any]:
+        before: Callable[..., asyncio.Task[Any]] = self.before or _task
+        make = partial(before, loop, **how)
         attempt = _trying.get()
-        if not (attempt and inspect.iscoroutine(work) and attempt.is_ours(sys._getframe(1))):
-            return self._made(loop, work, **how)
-        task = self._made(loop, attempt.begun(work), **how)
-        attempt.note(task)
-        task.add_done_callback(lambda _: _close_if_never_begun(work))
-        return task
-
-    def _made(self, loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Task[Any]:
-        make: Callable[..., asyncio.Task[Any]] = self.before or _task
-        return make(loop, work, **how)
+        if attempt and asyncio.iscoroutine(work) and attempt.is_from_there(sys._getframe(1)):
+            return attempt.begin(work, make)
+        return make(work)
 
 
 @contextmanager
 def _noting_tasks() -> Iterator[None]:
-    """Tasks are noted meanwhile. Several calls may be under way, of as many checks."""
+    """Tasks are noted meanwhile. Several attempts may be tried at once."""
     loop = asyncio.get_running_loop()
     before: Any = loop.get_task_factory()
     factory = before if isinstance(before, _TaskFactory) else _TaskFactory(before)
     loop.set_task_factory(factory)
-    factory.calls += 1
+    factory.attempts += 1
     try:
         yield
     finally:
-        factory.calls -= 1
-        if not factory.calls and loop.get_task_factory() is factory:
+        factory.attempts -= 1
+        if not factory.attempts:  # whatever an attempt has set instead
             loop.set_task_factory(factory.before)
 
 
@@ -205,17 +208,31 @@ def _task(loop: asyncio.AbstractEventLoop, work: Any, **how: Any) -> asyncio.Tas
 
 
 async def _within_bounds(work: Coroutine[Any, Any, Any], left: asyncio.Event) -> Any:
-    """Raises `RuntimeError` for what would end the kernel."""
+    """Do the work until it ends or is left.
+
+    Raises `RuntimeError` in place of `SystemExit`, which would end the kernel.
+    """
     try:
         return await _led(work, left)
     except SystemExit as error:
-        raise RuntimeError(": ".join(filter(None, ["SystemExit", str(error)]))) from None
+        told = RuntimeError(": ".join(filter(None, ["SystemExit", str(error)])))
+        raise told.with_traceback(error.__traceback__) from None
 
 
 def _close_if_never_begun(work: Coroutine[Any, Any, Any]) -> None:
     """Or Python would complain that nobody has awaited it."""
-    if inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
+    if inspect.iscoroutine(work) and inspect.getcoroutinestate(work) == inspect.CORO_CREATED:
         work.close()
+
+
+def _function_of(given: Any) -> Any:
+    """The function that is called when this is; None if it cannot be called."""
+    if not callable(given):
+        return None
+    function = inspect.unwrap(given)
+    while isinstance(function, partial):
+        function = function.func
+    return function if hasattr(function, "__code__") else type(function).__call__
 
 
 def shown(given: Any) -> str:
@@ -237,7 +254,7 @@ class _Repr(reprlib.Repr):
 
 
 _repr = _Repr()
-_repr.maxstring = _repr.maxother = 60
+_repr.maxstring = _repr.maxother = _repr.maxlong = LONGEST_NUMBER
 
 
 def _all_of(results: Iterator[Any]) -> list[Any]:
@@ -271,10 +288,13 @@ def _led(call: Coroutine[Any, Any, Any], left: asyncio.Event) -> Generator[Any, 
 
 
 async def _end(tasks: Collection[asyncio.Task[Any]], left: asyncio.Event) -> None:
-    """Cancel tasks until they have ended; nobody hears of how. Who does not in time, is left."""
+    """Cancel tasks until they have ended; nobody hears of how.
+
+    What has not ended in time is left as it is.
+    """
     try:
         deadline = time.monotonic() + GRACE
-        while (running := {*_not_done(tasks)}) and time.monotonic() < deadline:
+        while (running := _not_done(tasks)) and time.monotonic() < deadline:
             for task in running:
                 task.cancel()
             await asyncio.wait(running, timeout=GRACE / 10)
@@ -287,5 +307,5 @@ async def _end(tasks: Collection[asyncio.Task[Any]], left: asyncio.Event) -> Non
                 task.exception()  # or Python would complain that nobody has asked
 
 
-def _not_done(tasks: Iterable[asyncio.Task[Any]]) -> Iterator[asyncio.Task[Any]]:
-    return (task for task in tasks if not task.done())
+def _not_done(tasks: Iterable[asyncio.Task[Any]]) -> set[asyncio.Task[Any]]:
+    return {task for task in tasks if not task.done()}

@@ -6,6 +6,7 @@ import random
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from decimal import Decimal
 from itertools import islice
 from numbers import Real
 from typing import Any
@@ -314,11 +315,11 @@ def _answer(given: Any) -> Any:
     return given
 
 
-def _number(given: Any) -> Real:
+def _number(given: Any) -> Real | Decimal:
     """The number that a learner's function gives."""
     number = _answer(given)
-    if not isinstance(number, Real) or isinstance(number, bool):
-        raise NotYet(f"your function gives {shown(number)}; it is to give a number")
+    if not isinstance(number, Real | Decimal) or isinstance(number, bool):
+        raise NotYet(f"your function gives {shown(number)}; it is to give a number, such as 6")
     return number
 
 

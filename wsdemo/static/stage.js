@@ -19,7 +19,8 @@ import { presenterOf } from "./presenter.js";
 
 const HOP_MS = 900; // of screen time, at normal speed
 const READ_MS = 900; // at the end of a beat, before the next one begins
-const PATIENCE_MS = 7000; // without news until an action is said to be unanswered; to settle, it waits 5000 for its own
+const PATIENCE_MS = 7000; // without news, until an action is said to be unanswered; to settle may take 5000 without any
+const LONGEST_MS = 37_000; // and whatever comes: to settle may take 30,000 in all
 const PANE_MIN = 350; // pixels under which panes are stacked
 const FULL_PANE_MIN = 300; // and on a full screen, where height is dear
 const FULL_HEIGHT = 540; // pixels of the screen for which the picture is as large as elsewhere
@@ -100,6 +101,7 @@ class Stage {
   place = { asked: "", beside: false };
   actions = 0;
   patience = 0;
+  since = 0; // when the last action was asked for
   key = "";
   beat = 0;
   /** What there is instead of a picture. */
@@ -229,10 +231,11 @@ class Stage {
     this._drawControls();
   }
 
-  /** As long as there is news, the kernel is there. */
+  /** As long as there is news, the kernel is there; if that is not of the action, it has to end. */
   _bePatient() {
     clearTimeout(this.patience);
-    this.patience = setTimeout(() => this._losePatience(), PATIENCE_MS);
+    const left = this.since + LONGEST_MS - performance.now();
+    this.patience = setTimeout(() => this._losePatience(), Math.min(PATIENCE_MS, left));
   }
 
   /** A kernel that does not answer may be gone, and must not hold up the controls. */
@@ -255,6 +258,7 @@ class Stage {
     }
     if (action === "send") body.value = "";
     this._complain("");
+    this.since = performance.now();
     this._bePatient();
     this._drawControls();
     this.follow();
