@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -10,6 +10,7 @@ from tests.stories import redis_restarts
 from wsdemo import Cluster, Trace, faults, open_cluster, scenarios
 from wsdemo.challenges import CHALLENGES, Scorecard, grades
 from wsdemo.compare import compare
+from wsdemo.controls import Act, carry_out
 from wsdemo.scenarios import Scenario
 
 
@@ -41,6 +42,23 @@ MET: dict[str, tuple[Scenario, dict[str, Any]]] = {
     "heard once": (scenarios.retry, {"brokers": "stream"}),
     "spread": (spreads, {"brokers": "pubsub"}),
 }
+
+
+async def test_the_buttons_are_enough_to_survive_redis() -> None:
+    """One stops it so that it keeps its data."""
+    presses = [
+        ("player P1", "disconnect", ""),
+        ("player P2", "send", "hide"),
+        ("redis redis", "stop-and-keep", ""),
+        ("redis redis", "start", ""),
+        ("player P1", "reconnect", ""),
+    ]
+    async with open_cluster(broker="stream", history=10) as cluster:
+        await cluster.join("P1", "P2")
+        for number, (part, action, body) in enumerate(presses):
+            act = Act(number, part, action, body=body)
+            await carry_out(cast(Any, cluster), act, {"redis": cluster.redis_state})
+        assert grades(cluster).lacking["survives Redis"] == []
 
 
 async def run(play: Scenario, brokers: str, **options: Any) -> Trace:

@@ -236,6 +236,7 @@ async def test_what_is_not_certain_is_neither_right_nor_wrong(
         assert asked.compare(cluster) is None
         stranger = predict("P9", among=["jump"], misses=[])
         assert stranger.compare(cluster) is None
+        assert predict("P1", among=["jump", "hide"]).compare(cluster) is None
     told = capsys.readouterr().out.splitlines()
     assert told[:4] == [
         "✓ jump: you said heard; it was heard",
@@ -243,7 +244,8 @@ async def test_what_is_not_certain_is_neither_right_nor_wrong(
         "– seek: you said missed; it was not said to them in this run",
         "1 of 1 right",
     ]
-    assert told[-1] == "With Redis Streams, P9 could hear none of these yet."
+    assert told[4] == "With Redis Streams, P9 could hear none of these yet."
+    assert told[5] == "With Redis Streams, P1 missed nothing so far."
 
 
 async def test_a_run_in_which_nothing_is_certain_judges_nothing(split: Run) -> None:

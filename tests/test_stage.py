@@ -104,8 +104,9 @@ class Pretended:
             raise self.unsettled
 
     def _deed(self, name: str) -> Callable[..., Awaitable[object]]:
-        async def deed(*arguments: Any) -> object:
-            self.asked.append(" ".join([name, *map(str, arguments)]))
+        async def deed(*arguments: Any, **how: Any) -> object:
+            named = (f"{key}={value}" for key, value in how.items())
+            self.asked.append(" ".join([name, *map(str, arguments), *named]))
             if self.error:
                 raise self.error
             return name
@@ -348,6 +349,7 @@ BUTTONS = [
     ("server A", "freeze", None, "freeze_server A"),
     ("server A", "thaw", None, "thaw_server A"),
     ("redis redis", "stop", None, "stop_redis"),
+    ("redis redis", "stop-and-keep", None, "stop_redis keep=True"),
     ("redis redis", "start", None, "start_redis"),
     ("redis redis", "freeze", None, "freeze_redis"),
     ("redis redis", "thaw", None, "thaw_redis"),

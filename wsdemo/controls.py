@@ -98,8 +98,8 @@ class LiveCluster(HasTrace, Protocol):
     async def thaw_server(self, name: str) -> object:
         """Let a frozen server go on."""
 
-    async def stop_redis(self) -> object:
-        """End Redis."""
+    async def stop_redis(self, keep: bool = False) -> object:
+        """End Redis; if it is to keep its data, it has them when it is started again."""
 
     async def start_redis(self) -> object:
         """Start Redis again."""
@@ -208,6 +208,7 @@ def _for_redis(cannot: str, health: str) -> list[Offer]:
     down = "Redis is down already." if health == "down" else ""
     whys = {
         ("stop", "Stop"): down,
+        ("stop-and-keep", "Stop, keep its data"): down,
         ("start", "Start"): "" if down else "Redis runs already.",
         ("freeze", "Freeze"): down or ("Redis is frozen already." if health != "up" else ""),
         ("thaw", "Thaw"): "Redis is not frozen." if health != "frozen" else "",
@@ -294,8 +295,13 @@ _DEEDS: dict[tuple[str, str], _Deed] = {
     ),
     ("redis", "stop"): _Deed(
         lambda cluster, name, act: cluster.stop_redis(),
-        "Redis stops",
+        "Redis stops, and its data are gone",
         "All players are still connected. Let somebody say something: who is told that it failed?",
+    ),
+    ("redis", "stop-and-keep"): _Deed(
+        lambda cluster, name, act: cluster.stop_redis(keep=True),
+        "Redis stops, and keeps its data",
+        "What does it have to keep? Let somebody who was away come back after its start.",
     ),
     ("redis", "start"): _Deed(
         lambda cluster, name, act: cluster.start_redis(),

@@ -137,7 +137,8 @@ class Marks(_Question):
         marked = self.marked
         self._judge_by(lambda: self._right([*certain], missed))
         if marked is None:
-            print(f"{found.title}, {self._player} missed {_listed(missed)}.")
+            so_far = "" if len(certain) == len(fates) else " so far"
+            print(f"{found.title}, {self._player} missed {_listed(missed)}{so_far}.")
             print(ASKED_TO_MARK)
             return None
         wrong = {word: f for word, f in certain.items() if (word in missed) != (word in marked)}

@@ -102,6 +102,9 @@ async def test_every_control_of_a_live_stage(page: Page, lab: Lab) -> None:
     assert await controls.why_not("redis redis", "Stop") == "Redis is down already."
     await page.screenshot(path=ARTEFACTS / "live_redis_down.png")
     await controls.press("redis redis", "Start")
+    await controls.press("redis redis", "Stop, keep its data")
+    await controls.see(".broker.down")
+    await controls.press("redis redis", "Start")
     await controls.see(".broker.up")
     await controls.press("redis redis", "Freeze")
     await controls.see(".broker.frozen")

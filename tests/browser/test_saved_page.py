@@ -214,7 +214,10 @@ async def test_the_buttons(offline: Page, saved: Path) -> None:
     def button(name: str) -> Locator:
         return stage.get_by_role("button", name=name)
 
-    assert await button("Start").get_attribute("aria-description") == "This is the beginning."
+    assert (
+        await button("To the beginning").get_attribute("aria-description")
+        == "This is the beginning."
+    )
     await button("Step forward").click()
     await button("Step forward").click()
     assert await playhead(stage) == 1
@@ -222,13 +225,13 @@ async def test_the_buttons(offline: Page, saved: Path) -> None:
     assert await caption(stage) == "P2, still on A, says “hide”"
     await button("Step back").click()
     assert await caption(stage) == "P1 drops, and the balancer puts it on server B"
-    await button("End").click()
+    await button("To the end").click()
     assert await button("Step forward").get_attribute("aria-description") == "This is the end."
     await stage.get_by_label("Playhead").fill("2.5")
     assert await caption(stage) == "P2, still on A, says “hide”"
     voice = stage.get_by_role("status")
     await expect(voice).to_have_text("Beat 3 of 4: P2, still on A, says “hide”")
-    await button("Start").click()
+    await button("To the beginning").click()
     assert await playhead(stage) == 0
 
 
@@ -268,7 +271,7 @@ async def test_a_token_shows_its_way_and_opens_the_inspector(offline: Page, save
 async def test_a_server_and_redis_tell_what_they_do(offline: Page, saved: Path) -> None:
     """A click on a server tells its players and counters, one on Redis its last commands."""
     stage = await opened(offline, saved)
-    await stage.get_by_role("button", name="End").click()
+    await stage.get_by_role("button", name="To the end").click()
     pane, inspector = stage.locator("[data-pane=pubsub]"), stage.get_by_label("Inspector")
     await pane.locator("[data-server=B]").click()
     await expect(inspector).to_contain_text("playersP1")
@@ -360,7 +363,7 @@ async def test_what_waits_at_a_part_is_counted_on_it_and_lost_with_it(
     pane = stage.locator("[data-pane=pubsub]")
     await stage.get_by_label("Playhead").fill("2")
     await expect(pane.locator("text.kind", has_text="wait")).to_have_text("2 wait")
-    await stage.get_by_role("button", name="End").click()
+    await stage.get_by_role("button", name="To the end").click()
     await expect(pane.locator("text.kind", has_text="wait")).to_have_count(0)
     assert await pane.locator("text.loss").all_text_contents() == ["“one” and “two”", "lost with B"]
     await keep(offline, "lost_with_its_server")
@@ -380,7 +383,7 @@ async def test_what_is_lost_towards_several_servers_is_told_once_whatever_they_a
     runs = await compare(speak, ["none"], servers=["z", "a", "o"], redis="fake")
     Stage(runs).save_html(tmp_path / "names.html")
     stage = await opened(offline, tmp_path / "names.html")
-    await stage.get_by_role("button", name="End").click()
+    await stage.get_by_role("button", name="To the end").click()
     words = await stage.locator("text.loss").all_text_contents()
     assert words == ["“hello”", "no way to a and o"]
 
@@ -400,7 +403,7 @@ async def test_words_of_losses_in_both_directions_of_a_gap_keep_clear_of_each_ot
 
     Stage(await compare(both, ["none"], redis="fake")).save_html(tmp_path / "both.html")
     stage = await opened(offline, tmp_path / "both.html")
-    await stage.get_by_role("button", name="End").click()
+    await stage.get_by_role("button", name="To the end").click()
     words = stage.locator("text.loss")
     await expect(words).to_have_count(4)
     ys = sorted([float(await word.get_attribute("y") or 0) for word in await words.all()])
@@ -437,7 +440,7 @@ async def test_players_keep_their_looks_when_a_run_begins_anew(page: Page) -> No
 async def test_strips_line_up_and_mark_what_differs(offline: Page, saved: Path) -> None:
     """The slots of one event stand in one column of both panes; what differs is underlined."""
     stage = await opened(offline, saved)
-    await stage.get_by_role("button", name="End").click()
+    await stage.get_by_role("button", name="To the end").click()
     left, right = stage.locator("[data-pane=none]"), stage.locator("[data-pane=pubsub]")
     for pane in (left, right):
         await expect(pane.locator(".differs")).to_have_count(2)
@@ -1019,7 +1022,7 @@ async def test_a_stage_opens_with_what_is_to_be_looked_at(offline: Page, tmp_pat
     await expect(inspector).to_contain_text("P1missed: no broker between servers")
     await expect(stage.locator("[data-pane=none] .light")).not_to_have_count(0)
     await keep(offline, "look")
-    await stage.get_by_role("button", name="Start", exact=True).click()
+    await stage.get_by_role("button", name="To the beginning").click()
     await offline.reload()
     await expect(inspector).to_be_hidden()
     assert await playhead(stage) == 0
@@ -1170,7 +1173,7 @@ async def test_it_fits_every_width(chromium: Browser, saved: Path, width: int) -
     """Nothing is cut off at the side, and panes stand side by side where there is room."""
     page = await chromium.new_page(viewport={"width": width, "height": 900})
     stage = await opened(page, saved)
-    await stage.get_by_role("button", name="End").click()
+    await stage.get_by_role("button", name="To the end").click()
     assert await page.evaluate("document.documentElement.scrollWidth") <= width
     boxes = [await pane.bounding_box() for pane in await stage.locator("[data-pane]").all()]
     assert (boxes[0]["y"] == boxes[1]["y"]) == (width > 800)  # type: ignore[index]
@@ -1187,7 +1190,7 @@ async def test_hostile_names_and_bodies_are_text(
     source = hostile_trace() if names else await compare(hostile, ["none"], redis="fake")
     Stage(source).save_html(tmp_path / "hostile.html")
     stage = await opened(offline, tmp_path / "hostile.html")
-    await stage.get_by_role("button", name="End", exact=True).click()
+    await stage.get_by_role("button", name="To the end").click()
     await stage.focus()
     for key in ("n", "p", "i"):
         await offline.keyboard.press(key)

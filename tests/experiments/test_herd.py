@@ -35,8 +35,8 @@ class TestARollingRestart:
         assert run.moves() == [8, 12, 18]
 
     async def test_a_drain_that_takes_its_time_spreads_them(self) -> None:
-        """Over 0.3 s, no 100 ms has more than half of them."""
-        run = await within(rolling_restart(clients=40, servers=("A", "B"), over=0.3, apart=0.0))
+        """Over 0.8 s, no 100 ms has more than half of them, on a busy machine either."""
+        run = await within(rolling_restart(clients=40, servers=("A", "B"), over=0.8, apart=0.0))
         assert run.moves() == [20, 40]
         assert run.most() <= 20
 

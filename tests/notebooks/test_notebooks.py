@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+IS_A_CELL = ast.PyCF_ONLY_AST | ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -37,6 +39,19 @@ def test_every_code_cell_was_run_in_order(notebook: dict[str, Any]) -> None:
     """Each code cell has been executed, top to bottom: nbval passes over one that was not."""
     counts = [cell["execution_count"] for cell in code_cells(notebook)]
     assert counts == list(range(1, len(counts) + 1))
+
+
+def test_what_a_prediction_asks_fits_on_its_line(notebook: dict[str, Any]) -> None:
+    """JupyterLab cuts off what does not, in a window of 1280 pixels."""
+    asked = [
+        call.args[0].value
+        for cell in code_cells(notebook)
+        for call in ast.walk(compile(source(cell), "cell", "exec", IS_A_CELL))
+        if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "predict"
+        if isinstance(call.args[0], ast.Constant)
+    ]
+    assert asked
+    assert all(len(str(each)) <= 90 for each in asked)
 
 
 def test_it_names_its_kernel(notebook: dict[str, Any]) -> None:

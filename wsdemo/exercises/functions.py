@@ -333,9 +333,9 @@ def _names(given: Any) -> set[str]:
     found = list(islice(names, MOST_NAMES))
     for name in found:
         if not isinstance(name, str):
-            raise NotYet(f"there is no {shown(name)}")
+            raise NotYet(f"there is no player {shown(name)}")
         if name not in PLAYERS:
-            raise NotYet(f"there is no {brief(name)}")
+            raise NotYet(f"there is no player {brief(name)}")
     return set(found)
 
 

@@ -68,7 +68,8 @@ def p1_misses(
             receivers = _receivers(found.trace, fate.event)
             if set(receivers) != {handed_to}:
                 counts = " and then ".join(map(str, receivers)) or "no"
-                wrong.append(f"Redis handed {quoted(found, fate.event)} to {counts} subscriber(s)")
+                whom = "subscriber" if receivers[-1:] == [1] else "subscribers"
+                wrong.append(f"Redis handed {quoted(found, fate.event)} to {counts} {whom}")
         return wrong
 
     claim = f"P1 misses exactly {_events(events)}"
@@ -116,7 +117,8 @@ def said_while_redis_is_away() -> Exercise:
         if not _spoke_while_redis_was_away(found.trace, "P2"):
             wrong.append("P2 said nothing while Redis was away")
         if lost:
-            wrong.append(f"nobody is to miss anything, and missed was {listed(found, lost)}")
+            who = " and ".join(dict.fromkeys(fate.player for fate in lost))
+            wrong.append(f"nobody is to miss anything, and {who} missed {listed(found, lost)}")
         return wrong
 
     return Exercise("P2 speaks while Redis is away, and nobody misses anything", judge)

@@ -42,7 +42,7 @@ const NAMED = 8; // beats up to which their captions have room under the scrubbe
 /** The buttons under the panes, and the scrubber, on which every beat is equally wide. */
 export function transportOf() {
   // Their pictures are in the style sheet.
-  const [start, back, play, forward, end] = [["start", "Start"], ["back", "Step back"], ["play", "Play"], ["forward", "Step forward"], ["end", "End"]]
+  const [start, back, play, forward, end] = [["start", "To the beginning"], ["back", "Step back"], ["play", "Play"], ["forward", "Step forward"], ["end", "To the end"]]
     .map(([action, label]) => button(action, label, ""));
   const live = button("live", "Live");
   const scrubber = html("input", { type: "range", min: 0, step: "0.01", class: "scrubber", "aria-label": "Playhead" });

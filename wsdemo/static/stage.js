@@ -521,6 +521,7 @@ class Stage {
   _showKeys() {
     this.keys.hidden = !this.keys.hidden;
     this.draw();
+    this.keys.scrollIntoView({ block: "nearest" });
     this._say(`The keys are ${this.keys.hidden ? "closed" : "shown"}.`);
   }
 
