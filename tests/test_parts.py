@@ -875,13 +875,14 @@ async def test_after_anything_at_all_the_books_balance(
     broker: str, redis: str, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Random kills, restarts, freezes and moves under traffic; healed and settled, all is clear."""
-    monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.5)
     before, ports, processes = tasks(), listeners(), children()
     async with open_cluster(["A", "B", "C"][: 2 + seed % 2], broker, redis) as cluster:
         havoc = _Havoc(cluster, random.Random(seed))
         await cluster.join("P1", "P2", "P3")
+        monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.5)
         for _ in range(40):
             await havoc.go_on()
+        monkeypatch.undo()
         await havoc.heal()
         await cluster.settle()
         await cluster.players["P1"].send("the last")

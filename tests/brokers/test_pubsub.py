@@ -698,8 +698,8 @@ class TestRedisThatGoesAway:
         self, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """It is told so in bounded time, and may try again."""
-        monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
         async with started(embedded, "A") as (a, _):
+            monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
             await embedded.stop()
             await eventually(lambda: not a._link.is_up)
             with pytest.raises(BrokerDown):
@@ -753,10 +753,10 @@ class TestRedisThatIsFrozen:
         self, embedded: EmbeddedRedis, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """What comes too late belongs to nobody else: receivers are counted right afterwards."""
-        monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
         async with started(embedded, "A") as (a, heard), started(embedded, "B") as (b, _):
             await a.subscribe("g")
             await b.subscribe("g")
+            monkeypatch.setattr(pubsub_module, "ANSWER_TIMEOUT", 0.1)
             with frozen(embedded):
                 for number in range(3):
                     with pytest.raises(BrokerDown):

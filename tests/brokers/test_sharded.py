@@ -304,10 +304,10 @@ class TestANodeThatGoesAway:
         self, servers: Servers, nodes: EmbeddedRedisCluster, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """`sync` and `publish` say so, `hears_itself` tells the truth, and others go on."""
-        monkeypatch.setattr(redis_broker, "ANSWER_TIMEOUT", 0.3)
         [here], [there] = games_on(0), games_on(2)
         a, b = await servers.start(here, there), await servers.start(here, there)
         await b.broker.unsubscribe(here)  # so that what becomes of it is nothing to B
+        monkeypatch.setattr(redis_broker, "ANSWER_TIMEOUT", 0.3)
         with frozen(nodes, 0):
             answers = await within(
                 asyncio.gather(
@@ -323,6 +323,7 @@ class TestANodeThatGoesAway:
             for number in range(20):
                 assert (await a.publish(there, b"%d" % number)).receivers == 2
             await b.broker.sync()
+        monkeypatch.undo()
         await a.broker.sync()
         assert await a.broker.hears_itself(PATIENCE)
         await a.publish(here, b"again")
