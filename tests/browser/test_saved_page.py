@@ -197,6 +197,15 @@ async def test_the_keys(offline: Page, saved: Path) -> None:
     await expect(stage.get_by_label("Inspector")).to_be_hidden()
 
 
+async def test_the_list_of_keys_is_seen_when_it_opens(offline: Page, saved: Path) -> None:
+    """Also in a window that the stage is higher than."""
+    await offline.set_viewport_size({"width": 1280, "height": 600})
+    stage = await opened(offline, saved)
+    await stage.focus()
+    await offline.keyboard.press("?")
+    await expect(stage.get_by_label("Keys", exact=True).last).to_be_in_viewport(ratio=0.9)
+
+
 async def test_keys_act_only_while_the_stage_has_the_focus(offline: Page, saved: Path) -> None:
     """Keys pressed elsewhere on the page do nothing, and combinations stay the browser's."""
     stage = await opened(offline, saved)
